@@ -1,0 +1,40 @@
+"""LoRA Loom's core: adapter files, key maps and adapter maths for any torch model, without a host."""
+
+from .errors import (
+    FamilyMismatch,
+    FileDamaged,
+    FileError,
+    FileMissing,
+    LoraError,
+    NoLayerReached,
+    PickleRefused,
+    StackError,
+    UnmatchedKeys,
+)
+from .key_map import NameTable
+from .key_report import KeyNote, KeyReport
+from .loaded_lora import LoadedLora, load_lora
+from .lora_file import LoraFile, open_lora
+from .target_layer import ModelLayout, TargetLayer, list_targets
+
+__all__ = [
+    "FamilyMismatch",
+    "FileDamaged",
+    "FileError",
+    "FileMissing",
+    "KeyNote",
+    "KeyReport",
+    "LoadedLora",
+    "LoraError",
+    "LoraFile",
+    "ModelLayout",
+    "NameTable",
+    "NoLayerReached",
+    "PickleRefused",
+    "StackError",
+    "TargetLayer",
+    "UnmatchedKeys",
+    "list_targets",
+    "load_lora",
+    "open_lora",
+]

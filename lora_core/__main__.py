@@ -1,0 +1,66 @@
+"""The command line: `python -m lora_core inspect FILE [--model CHECKPOINT] [--json] [--hash]`."""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import LoraError
+from .inspection import inspect_file, open_file_or_key_list, read_layout
+
+BAD_INPUT = 2  # exit status
+BLOCK_BYTES = 1 << 20  # bytes read at a time for the hash
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. 0 on success, 2 on bad input with the reason on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except LoraError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lora_core", description="Work with LoRA files without a host.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="account for every key of a LoRA file; reads headers only")
+    inspect.add_argument("file", type=Path, help="LoRA file (safetensors) or key list (JSON)")
+    inspect.add_argument("--model", type=Path, help="checkpoint (safetensors) or key list (JSON) to hold it against")
+    inspect.add_argument("--json", action="store_true", help="print the account as JSON")
+    inspect.add_argument("--hash", action="store_true", help="compute the sha256 of the file, which reads all of it")
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    file = open_file_or_key_list(options.file)
+    layout = read_layout(options.model) if options.model else None
+    report = inspect_file(file, layout)
+    if options.json:
+        account: dict[str, Any] = {
+            **report.as_json(),
+            "sha256": _sha256(options.file) if options.hash else None,
+            "metadata": dict(file.header.metadata),
+        }
+        print(json.dumps(account, indent=1, ensure_ascii=False))
+    else:
+        print(report.text())
+    return 0
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""LoRA, also on convolutions (LoCon), also with a middle tensor (Tucker)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Adapter, AdapterParts, BadAdapter, Builder, Built
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank(Adapter):
+    """delta = scale * up @ down, with scale = alpha / rank.
+
+    With a middle tensor, delta[o, i, ...] = scale * sum_mn up[o, m] * mid[m, n, ...] * down[n, i].
+    Sources: Hu et al. 2021 (arXiv 2106.09685) eq. 3; LyCORIS 4.1 functional.rebuild_tucker for the middle tensor.
+    """
+
+    down: Tensor  # [rank, in * kernel], or [rank, in] with a middle tensor
+    up: Tensor  # [out, rank]
+    scale: float  # alpha / rank
+    shape: tuple[int, ...]  # [out, in, *kernel] of the weight
+    mid: Tensor | None = None  # [rank, rank, *kernel]
+
+    def delta(self) -> Tensor:
+        """See Adapter.delta."""
+        return torch.mm(self.up.float() * self.scale, self._wide_down()).reshape(self.shape)
+
+    def add_delta_(self, weight: Tensor, strength: float) -> None:
+        """See Adapter.add_delta_. On a float32 weight this is one fused pass over it."""
+        up, down = self.up.to(weight.device).float(), self._wide_down().to(weight.device)
+        factor = strength * self.scale
+        if weight.dtype == torch.float32 and weight.is_contiguous():
+            weight.view(self.shape[0], -1).addmm_(up, down, alpha=factor)
+        else:
+            weight.add_(torch.mm(up, down).mul_(factor).reshape(weight.shape).to(weight.dtype))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See Adapter.tensors."""
+        return (self.down, self.up) if self.mid is None else (self.down, self.up, self.mid)
+
+    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "LowRank":
+        """See Adapter.with_tensors."""
+        return LowRank(tensors[0], tensors[1], self.scale, self.shape, tensors[2] if len(tensors) > 2 else None)
+
+    def _wide_down(self) -> Tensor:
+        """The matrix that `up` multiplies: [rank, in * kernel], float32."""
+        down = self.down.float()
+        if self.mid is None:
+            return down
+        return torch.einsum("mn...,ni->mi...", self.mid.float(), down).flatten(1)
+
+
+def _build(parts: AdapterParts) -> Built:
+    down, up, mid = parts.tensors["down"], parts.tensors["up"], parts.tensors.get("mid")
+    rank = down.shape[0] if down.dim() > 1 else 0
+    if rank == 0 or up.dim() < 2:
+        raise BadAdapter(f"rank 0 or no matrix: down is {list(down.shape)}, up is {list(up.shape)}")
+    kernel = math.prod(parts.shape[2:])
+    inputs = parts.shape[1] if len(parts.shape) > 1 else 0
+    wanted_down = (rank, inputs if mid is not None else inputs * kernel)
+    found_down, found_up = (rank, down.numel() // rank), (up.shape[0], up.numel() // max(up.shape[0], 1))
+    if found_down != wanted_down or found_up != (parts.shape[0], rank):
+        raise BadAdapter(
+            f"shape mismatch: the layer is {list(parts.shape)}, so down [{rank}, {wanted_down[1]}] and "
+            f"up [{parts.shape[0]}, {rank}] were expected; found down {list(down.shape)}, up {list(up.shape)}"
+        )
+    if mid is not None and tuple(mid.shape) != (rank, rank, *parts.shape[2:]):
+        raise BadAdapter(
+            f"shape mismatch: mid {[rank, rank, *parts.shape[2:]]} was expected; found {list(mid.shape)}"
+        )
+    scale, alpha = parts.scale(rank)
+    adapter = LowRank(down.reshape(found_down), up.reshape(found_up), scale, parts.shape, mid)
+    return Built(adapter=adapter, algorithm="LoRA" if mid is None else "LoCon (Tucker)", rank=rank, alpha=alpha)
+
+
+BUILDER = Builder(
+    algorithm="LoRA",
+    required=frozenset({"down", "up"}),
+    optional=frozenset({"mid", "alpha"}),
+    build=_build,
+)

@@ -1,0 +1,97 @@
+"""The errors of lora_core: one tree, each error carrying its facts as data and one readable message.
+
+    LoraError
+    |-- FileError              the file can't be used at all
+    |   |-- FileMissing        it is not there
+    |   |-- PickleRefused      it is a pickle, which is never opened
+    |   `-- FileDamaged        it is empty, cut off, or no safetensors file
+    |-- NoLayerReached         no key of the file fits a layer of the model
+    |-- FamilyMismatch         the file was made for another model family
+    |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
+    `-- StackError             a LoRA stack has rows that can't be read
+"""
+
+from collections.abc import Sequence
+
+LISTED_AT_MOST = 10
+
+
+def listed(items: Sequence[str]) -> str:
+    """The first ten items, then how many more there are."""
+    shown = ", ".join(items[:LISTED_AT_MOST])
+    more = len(items) - LISTED_AT_MOST
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+class LoraError(Exception):
+    """Root of everything that lora_core raises on bad input."""
+
+
+class FileError(LoraError):
+    """A file that can't be used. `file` is its name, `reason` what is wrong, `advice` what to do."""
+
+    def __init__(self, file: str, reason: str, advice: str = "") -> None:
+        self.file = file
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"{file}: {reason}." + (f" {advice}" if advice else ""))
+
+
+class FileMissing(FileError):
+    """The file is not there (any more), or is no file."""
+
+
+class PickleRefused(FileError):
+    """The file is a pickle: opening it could run code, so its content was not read."""
+
+
+class FileDamaged(FileError):
+    """The file is empty, cut off, or not laid out as safetensors."""
+
+
+class NoLayerReached(LoraError):
+    """No key of the file fits any layer of the model; names both families."""
+
+    def __init__(self, file: str, file_family: str, model_family: str, reasons: Sequence[str]) -> None:
+        self.file = file
+        self.file_family = file_family
+        self.model_family = model_family
+        self.reasons = tuple(reasons)
+        super().__init__(
+            f"{file}: none of its keys fits a layer of this model. The file looks made for {file_family}, "
+            f"the model is {model_family}. Keys: {listed(self.reasons)}"
+        )
+
+
+class FamilyMismatch(LoraError):
+    """The file was made for another family of model; names both, and the proof."""
+
+    def __init__(self, file: str, file_family: str, model_family: str) -> None:
+        self.file = file
+        self.file_family = file_family
+        self.model_family = model_family
+        super().__init__(
+            f"{file} was made for {file_family}, but this model is {model_family}. "
+            f"Nothing was applied. Use a LoRA made for {model_family}, or load a {file_family} model."
+        )
+
+
+class UnmatchedKeys(LoraError):
+    """Some keys of the file fit nothing in the model and the caller asked for all of them."""
+
+    def __init__(self, file: str, reasons: Sequence[str], keys: int) -> None:
+        self.file = file
+        self.reasons = tuple(reasons)
+        self.keys = keys
+        super().__init__(
+            f"{file}: {len(self.reasons)} of {keys} keys fit nothing in this model: {listed(self.reasons)}. "
+            f'Set on_unmatched to "report" to apply the rest.'
+        )
+
+
+class StackError(LoraError):
+    """A LoRA stack has rows that can't be read; lists all of them."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"the LoRA stack has {len(self.reasons)} bad row(s): {listed(self.reasons)}")

@@ -1,0 +1,129 @@
+"""Accounts for an adapter file from its header alone: against a model's layers, or by its own names."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .errors import FileDamaged
+from .families import Family
+from .key_dialects import IGNORED
+from .key_map import NameTable, ParsedKey, parse_key
+from .key_report import KeyNote, KeyReport
+from .loaded_lora import assemble, family_of_header, find_builder, why_no_builder
+from .lora_file import LoraFile, TensorReader, identify, open_lora
+from .safetensors_header import DTYPES, Header, TensorEntry, read_header
+from .target_layer import ModelLayout, list_targets
+
+NO_MODEL_GIVEN = Family("not given", "")
+SCALAR_BYTES = 8  # bytes; tensors up to this size are read, so that alphas are told
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class HeaderReader:
+    """Gives shapes without data, except for single numbers when the file is at hand."""
+
+    def __init__(self, header: Header, scalars: TensorReader | None) -> None:
+        self._header = header
+        self._scalars = scalars
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor of a key: read if it is a single number, else on the meta device."""
+        entry = self._header.entries[key]
+        if self._scalars is not None and entry.stop - entry.start <= SCALAR_BYTES:
+            return self._scalars.tensor(key)
+        return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+
+
+def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport:
+    """Account for every key of a file without reading its matrices.
+
+    Args:
+        file: from open_lora or open_key_list.
+        layout: the model to hold it against; None to check the names and completeness of the layers alone.
+    """
+    if layout is None:
+        return _by_own_names(file)
+    table = NameTable(layout)
+    if not file.has_data:
+        return assemble(file, layout, table, HeaderReader(file.header, None)).report
+    with file.tensors() as tensors:
+        return assemble(file, layout, table, HeaderReader(file.header, tensors)).report
+
+
+def _by_own_names(file: LoraFile) -> KeyReport:
+    ignored: list[KeyNote] = []
+    unmatched: list[KeyNote] = []
+    layers: dict[str, list[ParsedKey]] = {}
+    for key in file.header.entries:
+        reason = next((entry.reason for entry in IGNORED if entry.pattern.search(key)), None)
+        parsed = parse_key(key)
+        if reason is not None:
+            ignored.append(KeyNote(key, reason))
+        elif parsed is None:
+            unmatched.append(KeyNote(key, "no adapter parameter that is known"))
+        else:
+            layers.setdefault(parsed.layer, []).append(parsed)
+    matched: list[str] = []
+    ranks: list[int] = []
+    algorithms: dict[str, int] = {}
+    dialects: dict[str, int] = {}
+    for keys in layers.values():
+        builder = find_builder({key.parameter.role for key in keys})
+        if builder is None:
+            reason = why_no_builder(keys)
+            unmatched += [KeyNote(key.key, reason) for key in keys]
+            continue
+        matched += [key.key for key in keys]
+        ranks += [file.header.entries[key.key].shape[0] for key in keys if key.parameter.role == "down"]
+        algorithms[builder.algorithm] = algorithms.get(builder.algorithm, 0) + 1
+        dialects[keys[0].dialect.name] = dialects.get(keys[0].dialect.name, 0) + 1
+    return KeyReport(
+        file=file.name,
+        dialect=max(dialects, key=lambda name: dialects[name], default="unknown"),
+        file_family=family_of_header(file.header),
+        model_family=NO_MODEL_GIVEN,
+        keys=len(file.header.entries),
+        matched=matched,
+        ignored=ignored,
+        unmatched=unmatched,
+        algorithms=algorithms,
+        ranks=(min(ranks), max(ranks)) if ranks else None,
+        alphas=None,
+    )
+
+
+def open_file_or_key_list(path: Path) -> LoraFile:
+    """An adapter file, or a key list in JSON ({key: [dtype, shape]}) in its place. Raises FileError."""
+    if path.suffix.lower() != ".json":
+        return open_lora(path)
+    return LoraFile(identify(path), Header(_entries(path), {}), None, has_data=False)
+
+
+def read_layout(path: Path) -> ModelLayout:
+    """The layers of a checkpoint (safetensors) or of a key list in JSON. Reads headers only. Raises FileError."""
+    entries = _entries(path) if path.suffix.lower() == ".json" else read_header(path).entries
+    return list_targets({name: entry.shape for name, entry in entries.items()})
+
+
+def _entries(path: Path) -> dict[str, TensorEntry]:
+    try:
+        fields: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileDamaged(path.name, f"the key list can't be read ({error})") from None
+    if not isinstance(fields, dict):
+        raise FileDamaged(path.name, "the key list is no table of key: [dtype, shape]")
+    return {key: _entry(path.name, key, value) for key, value in cast("dict[str, Any]", fields).items()}
+
+
+def _entry(name: str, key: str, value: Any) -> TensorEntry:
+    try:
+        dtype, shape = value
+        return TensorEntry(DTYPES.get(dtype or "F32", torch.float32), tuple(int(side) for side in shape or ()), 0, 0)
+    except (TypeError, ValueError):
+        raise FileDamaged(name, f"the key list gives '{key[:80]}' no [dtype, shape]") from None
+
+

@@ -1,0 +1,26 @@
+"""Hugging Face diffusers: "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight".
+
+Before 0.22 the adapters sat on attention processors ("...attn1.processor.to_q_lora.down.weight"), and on the text
+encoder's layers as "lora_linear_layer".
+"""
+
+from .dialect import DOTS, LORA, Dialect, Parameter, Prefix
+
+DIALECT = Dialect(
+    name="diffusers",
+    prefixes=(
+        Prefix("unet.", ("unet",), DOTS),
+        Prefix("transformer.", ("unet",), DOTS),
+        Prefix("text_encoder.", ("clip_l", "clip_h", "clip_g"), DOTS),
+        Prefix("text_encoder_2.", ("clip_g", "t5xxl"), DOTS),
+        Prefix("text_encoder_3.", ("t5xxl",), DOTS),
+    ),
+    parameters=(
+        Parameter(".lora.down.weight", "down", LORA),
+        Parameter(".lora.up.weight", "up", LORA),
+        Parameter("_lora.down.weight", "down", LORA),
+        Parameter("_lora.up.weight", "up", LORA),
+        Parameter(".lora_linear_layer.down.weight", "down", LORA),
+        Parameter(".lora_linear_layer.up.weight", "up", LORA),
+    ),
+)

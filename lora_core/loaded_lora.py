@@ -1,0 +1,233 @@
+"""Assembles the adapters of a file for one model: reads the mapped keys, builds each layer, accounts for every key."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .adapters import BUILDERS, Adapter, AdapterParts, BadAdapter, Builder, Built
+from .errors import FamilyMismatch
+from .families import Family, Widths, recognise
+from .key_dialects.dialect import LORA
+from .key_map import LayerKeys, NameTable, ParsedKey, Place, bare_name, map_keys, parse_key
+from .key_report import KeyNote, KeyReport
+from .lora_file import LoraFile
+from .safetensors_header import Header
+from .scale_rules import ScaleRules, scale_rules
+from .target_layer import UNET, ModelLayout, TargetLayer
+
+TEXT_ENCODER_LAYER = re.compile(r"^(?:lora_te|lora_prior_te|text_encoder|base_model\.model\.text_)")
+
+
+class Reader(Protocol):
+    """Where tensors come from: a mapped file, or, for a look without reading, its header alone."""
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor of a key; on the meta device where only its shape is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedAdapter:
+    """An adapter and the layer (or rows of it) that it changes."""
+
+    place: Place
+    part: str
+    adapter: Adapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedLora:
+    """One adapter file made ready for one model."""
+
+    adapters: Sequence[PlacedAdapter]
+    report: KeyReport
+    metadata: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes that its tensors hold."""
+        return sum(t.numel() * t.element_size() for placed in self.adapters for t in placed.adapter.tensors())
+
+    def of_parts(self, parts: frozenset[str]) -> Sequence[PlacedAdapter]:
+        """The adapters that change the given parts of the model."""
+        return [placed for placed in self.adapters if placed.part in parts]
+
+
+def load_lora(file: LoraFile, layout: ModelLayout, table: NameTable) -> LoadedLora:
+    """Read an adapter file for a model; layers that don't fit are accounted for in the report, not applied.
+
+    Args:
+        file: from open_lora.
+        layout: the model's layers, from list_targets.
+        table: NameTable(layout), kept by the caller because it depends on the model alone.
+
+    Raises:
+        FamilyMismatch: the file was made for another known family.
+        FileMissing, FileDamaged: the file went away or changed in between.
+    """
+    family = family_of_header(file.header)
+    if UNET in layout.parts and family.differs_from(layout.family):
+        raise FamilyMismatch(file.name, family.name, layout.family.name)
+    with file.tensors() as reader:
+        return assemble(file, layout, table, reader)
+
+
+def assemble(file: LoraFile, layout: ModelLayout, table: NameTable, reader: Reader) -> LoadedLora:
+    """Build every layer of a file that fits the model, with tensors out of `reader`, and account for every key."""
+    assembly = _Assembly(file, layout, table)
+    for layer in assembly.layers:
+        assembly.add(layer, reader)
+    return assembly.finish()
+
+
+def family_of_header(header: Header) -> Family:
+    """The family of the denoiser that a file's layers were made for."""
+    widths: dict[str, Widths] = {}
+    for key, entry in header.entries.items():
+        parsed = parse_key(key)
+        if parsed is None or TEXT_ENCODER_LAYER.match(key):
+            continue
+        name = bare_name(parsed.layer)
+        out, inputs = widths.get(name, (0, 0))
+        if parsed.parameter.role == "down" and len(entry.shape) > 1:
+            inputs = entry.shape[1]
+        elif parsed.parameter.role == "up" and entry.shape:
+            out = entry.shape[0]
+        widths[name] = (out, inputs)
+    return recognise(widths)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a report says of the built layers."""
+
+    algorithms: dict[str, int] = field(default_factory=dict[str, int])
+    ranks: list[int] = field(default_factory=list[int])
+    alphas: list[float] = field(default_factory=list[float])
+    dead: int = 0  # layers whose scale is 0
+
+    def count(self, built: Built, *, alpha_read: bool) -> None:
+        self.algorithms[built.algorithm] = self.algorithms.get(built.algorithm, 0) + 1
+        self.ranks.append(built.rank)
+        if alpha_read:
+            self.alphas.append(built.alpha)
+            self.dead += built.alpha == 0
+
+
+class _Assembly:
+    """Builds layer by layer and keeps the account."""
+
+    def __init__(self, file: LoraFile, layout: ModelLayout, table: NameTable) -> None:
+        entries = file.header.entries
+        key_map = map_keys(entries, table)
+        self._file = file
+        self._layout = layout
+        self._rules, self._notes = _rules(file)
+        self._ignored = list(key_map.ignored)
+        self._unmatched = list(key_map.unmatched)
+        self._matched: list[str] = []
+        self._placed: list[PlacedAdapter] = []
+        self._tally = _Tally()
+        self._dialects: dict[str, int] = {}
+        self.layers = key_map.layers
+
+    def add(self, layer: LayerKeys, reader: Reader) -> None:
+        """Build one layer, or put its keys among the unmatched with the reason."""
+        target = self._layout.targets[layer.place.path]
+        self._dialects[layer.dialect] = self._dialects.get(layer.dialect, 0) + 1
+        try:
+            built = _build(layer, target, reader, self._rules)
+        except BadAdapter as reason:
+            self._unmatched += [KeyNote(key.key, str(reason)) for key in layer.keys.values()]
+            return
+        self._tally.count(built, alpha_read=self._file.has_data or "alpha" not in layer.keys)
+        self._matched += [key.key for key in layer.keys.values()]
+        self._placed.append(PlacedAdapter(layer.place, target.part, built.adapter))
+
+    def finish(self) -> LoadedLora:
+        """The adapters with their account."""
+        tally = self._tally
+        notes = list(self._notes)
+        if tally.dead:
+            notes.append(f"alpha is 0 in {tally.dead} layers, so these do nothing")
+        report = KeyReport(
+            file=self._file.name,
+            dialect=max(self._dialects, key=lambda name: self._dialects[name], default="unknown"),
+            file_family=family_of_header(self._file.header),
+            model_family=self._layout.family,
+            keys=len(self._file.header.entries),
+            matched=self._matched,
+            ignored=self._ignored,
+            unmatched=self._unmatched,
+            algorithms=tally.algorithms,
+            ranks=(min(tally.ranks), max(tally.ranks)) if tally.ranks else None,
+            alphas=(min(tally.alphas), max(tally.alphas)) if tally.alphas else None,
+            notes=notes,
+        )
+        return LoadedLora(self._placed, report, self._file.header.metadata)
+
+
+def _rules(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
+    has_alphas = any(key.endswith(".alpha") for key in file.header.entries)
+    return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
+
+
+def _build(
+    layer: LayerKeys,
+    target: TargetLayer,
+    reader: Reader,
+    rules: ScaleRules,
+) -> Built:
+    builder = _builder(layer)
+    tensors = {role: reader.tensor(key.key) for role, key in layer.keys.items()}
+    for role, key in layer.keys.items():
+        if not _finite(tensors[role]):
+            raise BadAdapter(f"'{key.key}' holds NaN or infinite numbers")
+    alpha = _alpha(tensors)
+    rows = layer.place.rows
+    shape = target.shape if rows is None else (rows[1] - rows[0], *target.shape[1:])
+    return builder.build(
+        AdapterParts(tensors=tensors, shape=shape, scale=lambda rank: rules.scale(layer.layer, rank, alpha))
+    )
+
+
+def _builder(layer: LayerKeys) -> Builder:
+    builder = find_builder(layer.keys.keys())
+    if builder is not None:
+        return builder
+    raise BadAdapter(why_no_builder(layer.keys.values()))
+
+
+def find_builder(roles: Set[str]) -> Builder | None:
+    """The algorithm that a layer's parameters make up, None if they make up none."""
+    return next((b for b in BUILDERS if roles >= b.required and roles <= b.required | b.optional), None)
+
+
+def why_no_builder(keys: Collection[ParsedKey]) -> str:
+    """The reason that the parameters of a layer make no adapter."""
+    named = {key.parameter.algorithm for key in keys} - {"", LORA}
+    if named:
+        return f"algorithm not supported yet: {', '.join(sorted(named))}"
+    return "incomplete: the layer lacks " + " and ".join(sorted(BUILDERS[0].required - {k.parameter.role for k in keys}))
+
+
+def _alpha(tensors: Mapping[str, Tensor]) -> float | None:
+    alpha = tensors.get("alpha")
+    if alpha is None or alpha.is_meta:
+        return None
+    if alpha.numel() != 1:
+        raise BadAdapter(f"alpha should be one number, but has the shape {list(alpha.shape)}")
+    return float(alpha.double().item())
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; one pass, without a mask as large as the tensor."""
+    if tensor.numel() == 0 or tensor.is_meta or not tensor.is_floating_point():
+        return True
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # no fp8 arithmetic on CPU
+    low, high = torch.aminmax(wide)
+    return bool(torch.isfinite(low) and torch.isfinite(high))

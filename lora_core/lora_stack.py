@@ -1,0 +1,152 @@
+"""Reads LoRA stacks: the rows of this pack's own widget, and every form of LORA_STACK that node packs pass around.
+
+Forms in use: (name, model strength, CLIP strength); the same with block weights behind; a table of named fields.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from .errors import StackError
+
+STRENGTH_LIMIT = 100.0
+EMPTY_NAMES = frozenset({"", "None", "none"})  # what packs write into a row without a file
+OFF = "#"  # begins a line of text that is switched off
+TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<model>[^:<>]*))?(?::(?P<clip>[^:<>]*))?>", re.IGNORECASE)
+
+# Fields of a table row, in the spellings that packs use; the first that is there counts.
+NAME_FIELDS = ("name", "lora_name", "lora", "file")
+MODEL_FIELDS = ("strength_model", "model_strength", "strength", "weight")
+CLIP_FIELDS = ("strength_clip", "clip_strength", "strengthTwo", "clip_weight")
+ON_FIELDS = ("on", "active", "enabled")
+
+BLOCKS_NOTE = "block weights came with this row and were not applied"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackRow:
+    """One file of a stack."""
+
+    name: str  # as in the host's list of LoRA files
+    strength_model: float = 1.0
+    strength_clip: float = 1.0
+    on: bool = True
+    notes: Sequence[str] = ()  # what the row asked for that is not done
+
+    def renamed(self, name: str) -> "StackRow":
+        """The same row for a file of another name."""
+        return replace(self, name=name)
+
+
+def as_tuples(rows: Iterable[StackRow]) -> list[tuple[str, float, float]]:
+    """The form that every pack reads: (name, model strength, CLIP strength)."""
+    return [(row.name, row.strength_model, row.strength_clip) for row in rows]
+
+
+def parse_stack(stack: Any) -> list[StackRow]:
+    """The rows of a LORA_STACK of any pack that are on and name a file.
+
+    Raises StackError listing every row that can't be read.
+    """
+    if not isinstance(stack, list | tuple):
+        raise StackError([f"a list of rows was expected, found {type(stack).__name__}"])
+    return [row for row in _parse_each(cast("Sequence[Any]", stack)) if row.on and row.name not in EMPTY_NAMES]
+
+
+def parse_rows(text: str) -> list[StackRow]:
+    """The rows of the LoRA Stack node: lines of <lora:name:strength>, or a JSON list of tables.
+
+    Raises StackError listing every row that can't be read.
+    """
+    stripped = text.strip()
+    if stripped.startswith("["):
+        try:
+            rows: object = json.loads(stripped)
+        except (ValueError, RecursionError) as error:
+            raise StackError([f"the rows are no valid JSON ({error})"]) from None
+        return _parse_each(cast("Sequence[Any]", rows))
+    rows_of_lines: list[StackRow] = []
+    reasons: list[str] = []
+    for number, line in enumerate(stripped.splitlines(), start=1):
+        try:
+            rows_of_lines += _parse_line(line.strip())
+        except ValueError as reason:
+            reasons.append(f"line {number}: {reason}")
+    if reasons:
+        raise StackError(reasons)
+    return rows_of_lines
+
+
+def _parse_line(line: str) -> list[StackRow]:
+    on = not line.startswith(OFF)
+    content = line.lstrip(OFF).strip()
+    rows = [_tag_row(found, on=on) for found in TAG.finditer(content)]
+    rest = TAG.sub("", content).strip(" ,")
+    if rest and on:
+        raise ValueError(f"<lora:name:strength> was expected, found '{rest[:60]}'")
+    return rows
+
+
+def _tag_row(found: "re.Match[str]", *, on: bool) -> StackRow:
+    model = _strength(found["model"] if found["model"] is not None else 1.0)
+    clip = model if found["clip"] is None else _strength(found["clip"])
+    return StackRow(name=found["name"].strip(), strength_model=model, strength_clip=clip, on=on)
+
+
+def _parse_each(rows: Sequence[Any]) -> list[StackRow]:
+    parsed: list[StackRow] = []
+    reasons: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            parsed.append(_parse_row(row))
+        except ValueError as reason:
+            reasons.append(f"row {number}: {reason}")
+    if reasons:
+        raise StackError(reasons)
+    return parsed
+
+
+def _parse_row(row: Any) -> StackRow:
+    if isinstance(row, Mapping):
+        return _from_table(cast("Mapping[str, Any]", row))
+    if isinstance(row, list | tuple):
+        return _from_sequence(cast("Sequence[Any]", row))
+    raise ValueError(f"(name, model strength, CLIP strength) was expected, found {type(row).__name__}")
+
+
+def _from_sequence(row: Sequence[Any]) -> StackRow:
+    if len(row) not in (2, 3, 4) or not isinstance(row[0], str):
+        raise ValueError(f"(name, model strength, CLIP strength) was expected, found {len(row)} values: {row!r:.80}")
+    model = _strength(row[1])
+    clip = _strength(row[2]) if len(row) > 2 else model
+    notes = (BLOCKS_NOTE,) if len(row) > 3 and row[3] else ()
+    return StackRow(name=row[0], strength_model=model, strength_clip=clip, notes=notes)
+
+
+def _from_table(row: Mapping[str, Any]) -> StackRow:
+    name = _first(row, NAME_FIELDS)
+    if not isinstance(name, str):
+        raise ValueError(f"no file name; one of the fields {', '.join(NAME_FIELDS)} was expected")
+    model = _strength(_first(row, MODEL_FIELDS, 1.0))
+    clip = _first(row, CLIP_FIELDS)
+    on = _first(row, ON_FIELDS, True)
+    return StackRow(
+        name=name, strength_model=model, strength_clip=model if clip is None else _strength(clip), on=bool(on)
+    )
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str], default: Any = None) -> Any:
+    return next((row[name] for name in names if name in row), default)
+
+
+def _strength(value: Any) -> float:
+    try:
+        strength = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"a strength should be a number, found {value!r:.40}") from None
+    if not math.isfinite(strength) or abs(strength) > STRENGTH_LIMIT:
+        raise ValueError(f"a strength should lie between -100 and 100, found {strength:g}")
+    return strength

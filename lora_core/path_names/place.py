@@ -1,0 +1,12 @@
+"""Where a name in an adapter file points: a layer of the model, or some rows of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A dotted name that some trainer uses, and the model's own path that it stands for."""
+
+    name: str
+    inner: str  # path inside the part
+    rows: tuple[int, int] | None = None  # [start, stop) of the weight's output rows; None for all of them

@@ -1,0 +1,134 @@
+"""Decides the scale of each adapter layer: which alpha counts, and by what it is divided.
+
+Precedence, first that is there: alpha tensor of the layer, pattern for the layer, alpha of the whole file, the rank.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+ADAPTER_METADATA = "lora_adapter_metadata"  # header field of diffusers >= 0.34: a LoraConfig, keys prefixed by part
+PLAIN_ALPHAS = ("lora_alpha", "network_alpha", "alpha")  # header fields that some trainers write
+CONFIG_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+PATTERN_LENGTH = 300  # characters; longer patterns are no layer names
+SLOW_PATTERN = re.compile(r"\)[*+?{]|(?:[*+{].*){5}")  # could take for ever to fit; no trainer writes such names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeftScale:
+    """What one LoraConfig says about scale. Source: peft 0.21.2, LoraConfig and LoraLayer.update_layer."""
+
+    alpha: float | None = None
+    rank_stabilised: bool = False  # scale = alpha / sqrt(rank) instead of alpha / rank
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def alpha_of(self, layer: str) -> float | None:
+        """The alpha of a layer by its dotted name; a pattern fits the whole name or its end after a dot."""
+        for pattern, alpha in self.alpha_pattern.items():
+            if _fits(pattern, layer):
+                return alpha
+        return self.alpha
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleRules:
+    """The rules of one file."""
+
+    by_part: Mapping[str, PeftScale] = field(default_factory=dict[str, PeftScale])  # "" holds for every part
+    has_alpha_tensors: bool = False
+
+    def scale(self, layer: str, rank: int, alpha: float | None) -> tuple[float, float]:
+        """(scale, alpha) of a layer.
+
+        Args:
+            layer: the layer's name as the file spells it.
+            rank: rows of its down matrix.
+            alpha: its own alpha tensor's value, None if it has none.
+        """
+        config = self._config(layer)
+        if alpha is None and not self.has_alpha_tensors:
+            alpha = config.alpha_of(layer)
+        if alpha is None:
+            return 1.0, float(rank)
+        divisor = math.sqrt(rank) if config.rank_stabilised and not self.has_alpha_tensors else rank
+        return alpha / divisor, alpha
+
+    def _config(self, layer: str) -> PeftScale:
+        for part in sorted(self.by_part, key=len, reverse=True):
+            if part and layer.startswith(f"{part}."):
+                return self.by_part[part]
+        return self.by_part.get("", PeftScale())
+
+
+def scale_rules(
+    metadata: Mapping[str, str], peft_config: Mapping[str, Any] | None, *, has_alpha_tensors: bool
+) -> tuple[ScaleRules, Sequence[str]]:
+    """The rules of a file, and notes on what in its metadata could not be read.
+
+    Args:
+        metadata: the header's metadata, strings only.
+        peft_config: adapter_config.json beside the file, if there is one.
+        has_alpha_tensors: the file stores alpha per layer, so alphas in its metadata are not applied on top.
+    """
+    by_part: dict[str, PeftScale] = {}
+    notes: list[str] = []
+    plain = next((number for name in PLAIN_ALPHAS if (number := _number(metadata.get(name))) is not None), None)
+    if plain is not None:
+        by_part[""] = PeftScale(alpha=plain)
+    if peft_config is not None:
+        by_part[""] = _peft_scale(peft_config, notes)
+    if ADAPTER_METADATA in metadata:
+        by_part.update(_from_adapter_metadata(metadata[ADAPTER_METADATA], notes))
+    if by_part and has_alpha_tensors:
+        notes.append("the file stores alpha per layer; the alpha in its metadata was not applied on top")
+    return ScaleRules(by_part=by_part, has_alpha_tensors=has_alpha_tensors), notes
+
+
+def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
+    try:
+        fields: object = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        notes.append(f"the metadata field {ADAPTER_METADATA} can't be read; alpha is taken as the rank")
+        return {}
+    configs: dict[str, dict[str, Any]] = {}
+    for name, value in cast("dict[str, Any]", fields).items():
+        part, _, rest = name.partition(".")
+        part, rest = (part, rest) if part in CONFIG_PARTS else ("", name)
+        configs.setdefault(part, {})[rest] = value
+    return {part: _peft_scale(config, notes) for part, config in configs.items()}
+
+
+def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
+    patterns = config.get("alpha_pattern") or {}
+    alphas = {str(name): _number(alpha) for name, alpha in patterns.items()} if isinstance(patterns, dict) else {}
+    if any(alpha is None for alpha in alphas.values()):
+        notes.append("an alpha_pattern in the metadata is no number and was left out")
+    return PeftScale(
+        alpha=_number(config.get("lora_alpha")),
+        rank_stabilised=config.get("use_rslora") is True,
+        alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha is not None},
+    )
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _fits(pattern: str, layer: str) -> bool:
+    if layer == pattern or layer.endswith(f".{pattern}"):
+        return True
+    if len(pattern) > PATTERN_LENGTH or SLOW_PATTERN.search(pattern):
+        return False
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
+    except re.error:
+        return False

@@ -1,0 +1,84 @@
+"""The adaptable layers of a model, listed from the names and shapes of its state dict."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .families import Family, recognise
+
+UNET = "unet"
+
+# Prefixes that hosts and checkpoint files put before the paths of a part, longest first. "" stands for a bare denoiser.
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+TEXT_ENCODER = re.compile(r"^(?P<prefix>(?P<name>\w+)\.transformer\.)(?P<inner>.+)$")
+CHECKPOINT_TEXT_ENCODERS: Mapping[str, str] = {
+    "cond_stage_model.transformer.": "clip_l",
+    "conditioner.embedders.0.transformer.": "clip_l",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLayer:
+    """One layer that an adapter can change.
+
+    `path` is its full name in the host's model without ".weight", `inner` the same without the part's prefix,
+    `shape` the weight's [out, in, *kernel] (or [width] of a norm layer).
+    """
+
+    path: str
+    part: str  # "unet", or a text encoder's name: "clip_l", "clip_g", "t5xxl", ...
+    inner: str
+    shape: tuple[int, ...]
+    has_bias: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelLayout:
+    """Every adaptable layer of a model (and of its text encoders, where they are at hand), by path."""
+
+    targets: Mapping[str, TargetLayer]
+    family: Family
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts at hand, such as {"unet", "clip_l"}."""
+        return frozenset(target.part for target in self.targets.values())
+
+
+def list_targets(shapes: Mapping[str, tuple[int, ...]]) -> ModelLayout:
+    """List the layers of a state dict.
+
+    Args:
+        shapes: state-dict name -> shape. Names as the host has them ("diffusion_model.", "clip_l.transformer."),
+            as checkpoints have them ("model.diffusion_model."), or a denoiser's bare names.
+    """
+    bare = not any(name.startswith(UNET_PREFIXES[:-1]) or _text_encoder(name) for name in shapes)
+    targets: dict[str, TargetLayer] = {}
+    for name, shape in shapes.items():
+        if not name.endswith(".weight"):
+            continue
+        path = name.removesuffix(".weight")
+        place = _place(path, bare=bare)
+        if place is not None:
+            part, inner = place
+            targets[path] = TargetLayer(path, part, inner, tuple(shape), f"{path}.bias" in shapes)
+    unet = {t.inner: (t.shape[0], t.shape[1]) for t in targets.values() if t.part == UNET and len(t.shape) > 1}
+    return ModelLayout(targets, recognise(unet))
+
+
+def _text_encoder(path: str) -> tuple[str, str] | None:
+    for prefix, part in CHECKPOINT_TEXT_ENCODERS.items():
+        if path.startswith(prefix):
+            return part, path.removeprefix(prefix)
+    found = TEXT_ENCODER.match(path)
+    return (found["name"], found["inner"]) if found else None
+
+
+def _place(path: str, *, bare: bool) -> tuple[str, str] | None:
+    """(part, path inside it) of a state-dict name; None for what belongs to no part, such as a VAE."""
+    if bare:
+        return UNET, path
+    for prefix in UNET_PREFIXES[:-1]:
+        if path.startswith(prefix):
+            return UNET, path.removeprefix(prefix)
+    return _text_encoder(path)

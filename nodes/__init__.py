@@ -1,0 +1,15 @@
+"""The pack's nodes, listed for the host."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import apply_lora, apply_stack, inspect_lora, lora_stack
+
+NODES: list[type[io.ComfyNode]] = [*apply_lora.NODES, *lora_stack.NODES, *apply_stack.NODES, *inspect_lora.NODES]
+
+
+class LoraLoomExtension(ComfyExtension):
+    """What the host asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return NODES

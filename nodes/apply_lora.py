@@ -1,0 +1,69 @@
+"""The node "Apply LoRA": one file onto a model and its CLIP, with an account of every key."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .applying import apply_row, check_file, report_output
+from .comfy_bridge import model_names
+from .lora_folders import identify_lora
+from .socket_types import CATEGORY, lora_file_input, on_unmatched_input, strength_input
+
+
+class ApplyLora(io.ComfyNode):
+    """Thin: sockets in, applying.apply_row, sockets out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as the host shows it."""
+        return io.Schema(
+            node_id="LoraLoomApply",
+            display_name="Apply LoRA",
+            category=CATEGORY,
+            description="Applies a LoRA file to the model and its CLIP, and says which layers it reached.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to apply the LoRA to. It is left as it is; the output is changed."),
+                lora_file_input(),
+                strength_input("strength_model", "the model"),
+                strength_input("strength_clip", "the text encoders; without a CLIP it does nothing"),
+                on_unmatched_input(),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The CLIP to apply the LoRA to. Without it, the file's text encoder layers are left out and listed.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="MODEL", tooltip="The model with the LoRA."),
+                io.Clip.Output("clip_out", display_name="CLIP", tooltip="The CLIP with the LoRA; empty if none came in."),
+                io.String.Output("report", display_name="report", tooltip="Which keys were matched, ignored and unmatched, and why."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        """Refuse a missing or unreadable file before the run starts."""
+        return check_file(lora_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
+        """Run again when the file changed."""
+        return str(identify_lora(lora_name)) if lora_name is not None else None
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        lora_name: str,
+        strength_model: float,
+        strength_clip: float,
+        on_unmatched: str,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        """Apply the file."""
+        names = model_names(model, clip)
+        model, clip, report = apply_row(names, model, clip, lora_name, (strength_model, strength_clip), on_unmatched)
+        return report_output([report], model, clip)
+
+
+NODES: list[type[io.ComfyNode]] = [ApplyLora]

@@ -1,0 +1,60 @@
+"""What the applying nodes share: checking a file, applying one row of a stack, and showing the reports."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lora_core import KeyReport, LoraError, open_lora
+from .comfy_bridge import ModelNames, apply_to_clip, apply_to_model
+from .loading import CACHE
+from .lora_folders import find_lora
+from .socket_types import ERROR
+
+SHOWN_KEYS = 200  # unmatched keys of one file sent to the page; the Inspect node gives all
+
+
+def check_file(name: str | None) -> bool | str:
+    """True, or in one line why a file can't be used. A linked name (None) is checked when the node runs."""
+    if name is None:
+        return True
+    try:
+        open_lora(find_lora(name))
+    except LoraError as error:
+        return str(error)
+    return True
+
+
+def apply_row(
+    names: ModelNames, model: Any, clip: Any, lora_name: str, strengths: tuple[float, float], on_unmatched: str
+) -> tuple[Any, Any, KeyReport]:
+    """Apply one file at (model strength, CLIP strength): the changed model, the changed CLIP, the account.
+
+    Raises LoraError when the file can't be used, or, with on_unmatched "error", when keys fit nothing. The model and
+    the CLIP given are never changed.
+    """
+    lora = CACHE.get(lora_name, names)
+    report = lora.report.require_any()
+    if on_unmatched == ERROR:
+        report.require_complete()
+    model = apply_to_model(model, lora, strengths[0])
+    if clip is not None:
+        clip = apply_to_clip(clip, lora, strengths[1])
+    return model, clip, report
+
+
+def report_output(reports: Sequence[KeyReport], model: Any, clip: Any) -> io.NodeOutput:
+    """The outputs of an applying node: shown in the node, kept in the history, and given on as text."""
+    text = "\n\n".join(report.text() for report in reports) or "The stack is empty: nothing was applied."
+    return io.NodeOutput(model, clip, text, ui={"text": [text], "lora_loom_reports": [shown(r) for r in reports]})
+
+
+def shown(report: KeyReport) -> dict[str, Any]:
+    """A report for the page: counts in full, keys up to a limit that is told."""
+    account = report.as_json()
+    for field in ("ignored", "unmatched"):
+        notes = account[field]
+        account[f"{field}_count"] = len(notes)
+        account[field] = notes[:SHOWN_KEYS]
+    account["headline"] = report.headline()
+    return account

@@ -1,0 +1,64 @@
+"""The node "Inspect LoRA": what a file holds and which layers of a model it would reach, without applying it."""
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lora_core import open_lora
+from ..lora_core.inspection import inspect_file
+from .applying import check_file, shown
+from .comfy_bridge import model_names
+from .loading import CACHE
+from .lora_folders import find_lora, identify_lora
+from .socket_types import CATEGORY, lora_file_input
+
+
+class InspectLora(io.ComfyNode):
+    """Thin: a file and perhaps a model in, the account out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as the host shows it."""
+        return io.Schema(
+            node_id="LoraLoomInspect",
+            display_name="Inspect LoRA",
+            category=CATEGORY,
+            description="Shows what a LoRA file holds: names, family, rank, alpha, metadata, and, with a model connected, "
+            "which layers it would reach. Nothing is applied.",
+            inputs=[
+                lora_file_input(),
+                io.Model.Input("model", optional=True, tooltip="The model to hold the file against. It is not changed."),
+                io.Clip.Input("clip", optional=True, tooltip="The CLIP to hold the file against. It is not changed."),
+            ],
+            outputs=[
+                io.String.Output("report", display_name="report", tooltip="The account in words."),
+                io.String.Output("json", display_name="json", tooltip="The account and the file's metadata as JSON."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        """Refuse a missing or unreadable file before the run starts."""
+        return check_file(lora_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
+        """Run again when the file changed."""
+        return str(identify_lora(lora_name)) if lora_name is not None else None
+
+    @classmethod
+    def execute(cls, lora_name: str, model: Any = None, clip: Any = None) -> io.NodeOutput:
+        """Account for the file's keys, against the model if there is one."""
+        file = open_lora(find_lora(lora_name))
+        if model is None:
+            report = inspect_file(file)
+        else:
+            report = CACHE.get(lora_name, model_names(model, clip)).report
+        account = report.as_json() | {"metadata": dict(file.header.metadata)}
+        ui = {"text": [report.text()], "lora_loom_reports": [shown(report)]}
+        return io.NodeOutput(report.text(), json.dumps(account, indent=1), ui=ui)
+
+
+NODES: list[type[io.ComfyNode]] = [InspectLora]

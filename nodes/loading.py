@@ -1,0 +1,52 @@
+"""Loads adapter files for the nodes: from the loras folders, through a cache that sees a changed file."""
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ..lora_core import LoadedLora, load_lora, open_lora
+from ..lora_core.lora_file import FileIdentity, identify
+from .lora_folders import find_lora
+
+if TYPE_CHECKING:
+    from .comfy_bridge import ModelNames
+
+LOG = logging.getLogger(__name__)
+CACHE_BYTES = 2 * 1024**3  # bytes of adapter tensors kept for the next run
+
+
+class LoraCache:
+    """The files loaded last, for as long as they fit in `limit` bytes and are unchanged on disk."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[tuple[FileIdentity, int], LoadedLora] = OrderedDict()
+
+    def get(self, name: str, names: "ModelNames") -> LoadedLora:
+        """The file of this name for this model; read again only when it changed. Raises LoraError."""
+        path = find_lora(name)
+        key = (identify(path), names.fingerprint)
+        lora = self._kept.get(key)
+        if lora is None:
+            lora = load_lora(open_lora(path), names.layout, names.table)
+            self._forget_older(key[0])
+            self._kept[key] = lora
+            LOG.info("LoRA Loom: %s", lora.report.headline())
+        self._kept.move_to_end(key)
+        self._shrink()
+        return lora
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
+
+    def _forget_older(self, identity: FileIdentity) -> None:
+        for key in [key for key in self._kept if key[0].path == identity.path and key[0] != identity]:
+            del self._kept[key]
+
+    def _shrink(self) -> None:
+        while len(self._kept) > 1 and sum(lora.size for lora in self._kept.values()) > self._limit:
+            self._kept.popitem(last=False)
+
+
+CACHE = LoraCache(CACHE_BYTES)

@@ -1,0 +1,45 @@
+"""Socket types and inputs that several nodes share."""
+
+from comfy_api.latest import io
+
+from .lora_folders import lora_names
+
+LoraStack = io.Custom("LORA_STACK")
+
+CATEGORY = "LoRA Loom"
+REPORT = "report"
+ERROR = "error"
+STRENGTH_LIMIT = 100.0
+
+
+def lora_file_input() -> io.Combo.Input:
+    """The file to use, out of the host's loras folders."""
+    return io.Combo.Input(
+        "lora_name",
+        options=lora_names(),
+        tooltip="The LoRA file, from the loras folders. A file that is overwritten is read again at the next run.",
+    )
+
+
+def strength_input(name: str, what: str) -> io.Float.Input:
+    """A strength: what the change is multiplied with."""
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=-STRENGTH_LIMIT,
+        max=STRENGTH_LIMIT,
+        step=0.01,
+        tooltip=f"Strength on {what}, a factor without unit from -100 to 100: 0 is off, 1 is as trained, "
+        "negative turns the effect round. Usual: 0.5 to 1.2.",
+    )
+
+
+def on_unmatched_input() -> io.Combo.Input:
+    """What to do with keys that fit no layer."""
+    return io.Combo.Input(
+        "on_unmatched",
+        options=[REPORT, ERROR],
+        default=REPORT,
+        tooltip='Keys that fit no layer of the model: "report" applies the rest and lists them in the report, '
+        '"error" stops the run and applies nothing.',
+    )
