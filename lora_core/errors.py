@@ -1,14 +1,14 @@
 """The errors of lora_core: one tree, each error carrying its facts as data and one readable message.
 
-    LoraError
-    |-- FileError              the file can't be used at all
-    |   |-- FileMissing        it is not there
-    |   |-- PickleRefused      it is a pickle, which is never opened
-    |   `-- FileDamaged        it is empty, cut off, or no safetensors file
-    |-- NoLayerReached         no key of the file fits a layer of the model
-    |-- FamilyMismatch         the file was made for another model family
-    |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
-    `-- StackError             a LoRA stack has rows that can't be read
+LoraError
+|-- FileError              the file can't be used at all
+|   |-- FileMissing        it is not there
+|   |-- PickleRefused      it is a pickle, which is never opened
+|   `-- FileDamaged        it is empty, cut off, or no safetensors file
+|-- NoLayerReached         no key of the file fits a layer of the model
+|-- FamilyMismatch         the file was made for another model family
+|-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
+`-- StackError             a LoRA stack has rows that can't be read
 """
 
 from collections.abc import Sequence

@@ -33,11 +33,11 @@ class Signature:
 
     family: Family
     name: re.Pattern[str]
-    width: int | None = None  # one side that the layer must have where names alone don't tell
+    inputs: int | None = None  # input width that the layer must have where names alone don't tell
 
 
-def _signature(name: str, pattern: str, width: int | None = None, *, key: str = "") -> Signature:
-    return Signature(Family(name, key or name), re.compile(pattern), width)
+def _signature(name: str, pattern: str, inputs: int | None = None, *, key: str = "") -> Signature:
+    return Signature(Family(name, key or name), re.compile(pattern), inputs)
 
 
 # First match wins: a family that shares names with another stands before the one that has nothing of its own.
@@ -51,6 +51,8 @@ SIGNATURES: tuple[Signature, ...] = (
     _signature("Qwen-Image", r"^transformer_blocks_\d+_(?:img|txt)_(?:mlp|mod)"),
     _signature("AuraFlow", r"^double_layers_\d+_|^joint_transformer_blocks_\d+_"),
     _signature("SD3", r"^joint_blocks_\d+_|^transformer_blocks_\d+_norm1_context"),
+    _signature("SD3", r"^transformer_blocks_\d+_attn_add_[qkv]_proj$", 1536),
+    _signature("SD3", r"^transformer_blocks_\d+_attn_add_[qkv]_proj$", 2432),
     _signature("PixArt", r"^blocks_\d+_cross_attn_kv_linear|^adaln_single_.*resolution_embedder"),
     _signature("Wan", r"^blocks_\d+_(?:self_attn_[qkvo]$|cross_attn_[qkvo]$|ffn_\d|attn[12]_(?:to|add)_)"),
     _signature("LTX-Video", r"^transformer_blocks_\d+_attn[12]_to_[qkv]$", 2048),
@@ -75,8 +77,8 @@ def recognise(layers: Mapping[str, Widths]) -> Family:
     """
     flat = {name.replace(".", "_"): widths for name, widths in layers.items()}
     for signature in SIGNATURES:
-        for name, widths in flat.items():
-            if signature.name.search(name) and (signature.width is None or signature.width in widths):
+        for name, (_, inputs) in flat.items():
+            if signature.inputs in (None, inputs) and signature.name.search(name):
                 return signature.family
     return _stable_diffusion(flat)
 

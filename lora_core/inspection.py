@@ -125,5 +125,3 @@ def _entry(name: str, key: str, value: Any) -> TensorEntry:
         return TensorEntry(DTYPES.get(dtype or "F32", torch.float32), tuple(int(side) for side in shape or ()), 0, 0)
     except (TypeError, ValueError):
         raise FileDamaged(name, f"the key list gives '{key[:80]}' no [dtype, shape]") from None
-
-

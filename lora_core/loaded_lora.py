@@ -212,7 +212,8 @@ def why_no_builder(keys: Collection[ParsedKey]) -> str:
     named = {key.parameter.algorithm for key in keys} - {"", LORA}
     if named:
         return f"algorithm not supported yet: {', '.join(sorted(named))}"
-    return "incomplete: the layer lacks " + " and ".join(sorted(BUILDERS[0].required - {k.parameter.role for k in keys}))
+    missing = BUILDERS[0].required - {key.parameter.role for key in keys}
+    return f"incomplete: the layer lacks {' and '.join(sorted(missing))}"
 
 
 def _alpha(tensors: Mapping[str, Tensor]) -> float | None:

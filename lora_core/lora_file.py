@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class LoraFile:
         return self.identity.path.name
 
     @contextmanager
-    def tensors(self) -> Iterator["TensorReader"]:
+    def tensors(self) -> Generator["TensorReader"]:
         """Memory-map the file while the block runs; what the reader returned stays valid after it."""
         path = self.identity.path
         try:
@@ -79,7 +79,7 @@ class TensorReader:
         tensor = torch.empty(entry.shape, dtype=entry.dtype)
         if tensor.numel() == 0:
             return tensor
-        target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        target = tensor.reshape(-1).view(torch.uint8).numpy().data
         with memoryview(self._mapped) as view, view[entry.start : entry.stop] as source:
             target[:] = source
         self._give_back_pages(entry.start, entry.stop)

@@ -8,6 +8,7 @@ WORD = re.compile(r"[A-Za-z0-9]+")
 COMMON = 400  # a word in more names than this tells too little to look them all through
 CANDIDATES = 8  # names compared letter by letter
 LIKENESS = 0.6  # below this share of common letters a hint would mislead
+SEARCHES = 300  # names looked up; a file with more misfits is no misspelled one
 
 
 class NearestNames:
@@ -22,10 +23,12 @@ class NearestNames:
                 self._by_word.setdefault(word, []).append(index)
 
     def of(self, name: str) -> str | None:
-        """The most similar name, or None when nothing is similar enough to help."""
+        """The most similar name; None when nothing is similar enough to help, or too many were asked for."""
         words = tuple(WORD.findall(name.replace("_", " ")))
         flat = ".".join(words)
         if flat not in self._known:
+            if len(self._known) >= SEARCHES:
+                return None
             self._known[flat] = self._search(flat, set(words))
         return self._known[flat]
 

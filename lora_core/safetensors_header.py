@@ -1,4 +1,4 @@
-"""Reads and checks the header of a safetensors file: names, dtypes, shapes, byte ranges and metadata, no tensor data."""
+"""Reads and checks the header of a safetensors file: names, dtypes, shapes, byte ranges, metadata; no data."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from .errors import FileDamaged, FileMissing, PickleRefused
 
 MAX_HEADER_BYTES = 100_000_000  # bytes; the limit that the safetensors library sets too
 LENGTH_BYTES = 8  # bytes of the little-endian header length that opens the file
+HEADER_OPENS = b"{"  # a header of 640 bytes begins like a pickle, so what follows the length decides
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -66,10 +67,11 @@ def read_header(path: Path) -> Header:
     try:
         file_bytes = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(LENGTH_BYTES)
+            start = file.read(LENGTH_BYTES + len(HEADER_OPENS))
             _check_start(name, start, path.suffix)
-            header_bytes = int.from_bytes(start, "little")
+            header_bytes = int.from_bytes(start[:LENGTH_BYTES], "little")
             _check_length(name, header_bytes, file_bytes)
+            file.seek(LENGTH_BYTES)
             text = file.read(header_bytes)
     except FileNotFoundError:
         raise FileMissing(name, "the file is not there", "Refresh the list of files and choose again.") from None
@@ -81,7 +83,8 @@ def read_header(path: Path) -> Header:
 def _check_start(name: str, start: bytes, ending: str) -> None:
     if not start:
         raise FileDamaged(name, "the file is empty", "Download or train it again.")
-    if start.startswith(PICKLE_STARTS) or ending.lower() in PICKLE_ENDINGS:
+    is_pickle = start.startswith(PICKLE_STARTS) and not start.endswith(HEADER_OPENS)
+    if is_pickle or ending.lower() in PICKLE_ENDINGS:
         raise PickleRefused(
             name,
             "the file is a pickle (.pt, .ckpt, .bin), which can run code when it is opened, so it was not opened",
@@ -110,7 +113,7 @@ def _parse(name: str, text: bytes, data_start: int, file_bytes: int) -> Header:
     if not isinstance(fields, dict):
         raise FileDamaged(name, "its header is no table of tensors")
     table = cast("dict[str, Any]", fields)
-    metadata = table.pop("__metadata__", None) or {}
+    metadata: Any = table.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
         raise FileDamaged(name, "its metadata is no table")
     entries = {key: _entry(name, key, fields, data_start) for key, fields in table.items()}

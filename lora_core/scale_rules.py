@@ -104,8 +104,9 @@ def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
 
 
 def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
-    patterns = config.get("alpha_pattern") or {}
-    alphas = {str(name): _number(alpha) for name, alpha in patterns.items()} if isinstance(patterns, dict) else {}
+    patterns = config.get("alpha_pattern")
+    table = cast("dict[str, Any]", patterns) if isinstance(patterns, dict) else {}
+    alphas = {str(name): _number(alpha) for name, alpha in table.items()}
     if any(alpha is None for alpha in alphas.values()):
         notes.append("an alpha_pattern in the metadata is no number and was left out")
     return PeftScale(

@@ -7,7 +7,15 @@ from comfy_api.latest import io
 from .applying import apply_row, check_file, report_output
 from .comfy_bridge import model_names
 from .lora_folders import identify_lora
-from .socket_types import CATEGORY, lora_file_input, on_unmatched_input, strength_input
+from .socket_types import (
+    CATEGORY,
+    applied_outputs,
+    clip_input,
+    lora_file_input,
+    model_input,
+    on_unmatched_input,
+    strength_input,
+)
 
 
 class ApplyLora(io.ComfyNode):
@@ -22,22 +30,14 @@ class ApplyLora(io.ComfyNode):
             category=CATEGORY,
             description="Applies a LoRA file to the model and its CLIP, and says which layers it reached.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to apply the LoRA to. It is left as it is; the output is changed."),
+                model_input("the LoRA"),
                 lora_file_input(),
                 strength_input("strength_model", "the model"),
                 strength_input("strength_clip", "the text encoders; without a CLIP it does nothing"),
                 on_unmatched_input(),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The CLIP to apply the LoRA to. Without it, the file's text encoder layers are left out and listed.",
-                ),
+                clip_input("the LoRA"),
             ],
-            outputs=[
-                io.Model.Output("model_out", display_name="MODEL", tooltip="The model with the LoRA."),
-                io.Clip.Output("clip_out", display_name="CLIP", tooltip="The CLIP with the LoRA; empty if none came in."),
-                io.String.Output("report", display_name="report", tooltip="Which keys were matched, ignored and unmatched, and why."),
-            ],
+            outputs=applied_outputs("the LoRA"),
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from ..lora_core.key_report import KeyReport
 from ..lora_core.lora_stack import parse_stack
 from .applying import apply_row, report_output
 from .comfy_bridge import model_names
-from .socket_types import CATEGORY, LoraStack, on_unmatched_input
+from .socket_types import CATEGORY, LoraStack, applied_outputs, clip_input, model_input, on_unmatched_input
 
 
 class ApplyStack(io.ComfyNode):
@@ -21,22 +21,18 @@ class ApplyStack(io.ComfyNode):
             node_id="LoraLoomApplyStack",
             display_name="Apply LoRA Stack",
             category=CATEGORY,
-            description="Applies all LoRA files of a stack to the model and its CLIP, and says which layers each reached.",
+            description="Applies all LoRA files of a stack to the model and its CLIP, and says what each reached.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to apply the stack to. It is left as it is; the output is changed."),
+                model_input("the stack"),
                 LoraStack.Input(
                     "lora_stack",
-                    tooltip="The stack, from LoRA Stack or another pack: lists of (name, model strength, CLIP strength), "
+                    tooltip="A stack of this pack or another: rows of (name, model strength, CLIP strength), "
                     "with or without block weights behind, or of named fields.",
                 ),
                 on_unmatched_input(),
-                io.Clip.Input("clip", optional=True, tooltip="The CLIP to apply the stack to. Without it, text encoder layers are left out and listed."),
+                clip_input("the stack"),
             ],
-            outputs=[
-                io.Model.Output("model_out", display_name="MODEL", tooltip="The model with the stack."),
-                io.Clip.Output("clip_out", display_name="CLIP", tooltip="The CLIP with the stack; empty if none came in."),
-                io.String.Output("report", display_name="report", tooltip="For each file: matched, ignored and unmatched keys, and why."),
-            ],
+            outputs=applied_outputs("the stack"),
         )
 
     @classmethod

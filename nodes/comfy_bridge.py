@@ -29,7 +29,7 @@ class HostPatch(WeightAdapterBase):
 
     def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
         self.loaded_keys = loaded_keys
-        self.weights = weights
+        self.weights: Any = weights
 
     @classmethod
     def of(cls, adapter: Adapter) -> "HostPatch":
@@ -78,6 +78,11 @@ def model_names(model: ModelPatcher, clip: CLIP | None) -> ModelNames:
     names = ModelNames(shapes)
     known[id(encoder)] = (None if encoder is None else weakref.ref(encoder), names)
     return names
+
+
+def forget_names() -> None:
+    """Let go of the names kept for models, so that the next use builds them again."""
+    _KNOWN.clear()
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:

@@ -24,11 +24,13 @@ class InspectLora(io.ComfyNode):
             node_id="LoraLoomInspect",
             display_name="Inspect LoRA",
             category=CATEGORY,
-            description="Shows what a LoRA file holds: names, family, rank, alpha, metadata, and, with a model connected, "
-            "which layers it would reach. Nothing is applied.",
+            description="Shows what a LoRA file holds: names, family, rank, alpha, metadata, and, with a model "
+            "connected, which layers it would reach. Nothing is applied.",
             inputs=[
                 lora_file_input(),
-                io.Model.Input("model", optional=True, tooltip="The model to hold the file against. It is not changed."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="The model to hold the file against. It is not changed."
+                ),
                 io.Clip.Input("clip", optional=True, tooltip="The CLIP to hold the file against. It is not changed."),
             ],
             outputs=[

@@ -49,5 +49,7 @@ def _by_stem(wanted: str, by_name: dict[str, str]) -> str | None:
     """The one file whose name without folder and ending is `wanted`, as prompt syntax names it."""
     found = [listed for path, listed in by_name.items() if PurePosixPath(path).stem == wanted]
     if len(found) > 1:
-        raise FileMissing(wanted, f"the name fits {len(found)} files: {', '.join(sorted(found)[:5])}", "Add the folder.")
+        raise FileMissing(
+            wanted, f"the name fits {len(found)} files: {', '.join(sorted(found)[:5])}", "Add the folder."
+        )
     return found[0] if found else None

@@ -27,8 +27,8 @@ class LoraStackNode(io.ComfyNode):
                     "rows",
                     default="",
                     multiline=True,
-                    tooltip="The rows, one per line, as <lora:name:strength> or <lora:name:model strength:clip strength>; "
-                    "strengths are factors from -100 to 100 without unit. A line that begins with # is off. "
+                    tooltip="The rows, one per line: <lora:name:strength> or <lora:name:model strength:clip strength>. "
+                    "Strengths are factors from -100 to 100 without unit. A line that begins with # is off. "
                     'Also taken: a JSON list of {"on", "name", "strength", "strength_clip"}.',
                 ),
                 LoraStack.Input(

@@ -1,5 +1,7 @@
 """Socket types and inputs that several nodes share."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from .lora_folders import lora_names
@@ -43,3 +45,25 @@ def on_unmatched_input() -> io.Combo.Input:
         tooltip='Keys that fit no layer of the model: "report" applies the rest and lists them in the report, '
         '"error" stops the run and applies nothing.',
     )
+
+
+def model_input(what: str) -> io.Model.Input:
+    """The model that is changed."""
+    return io.Model.Input("model", tooltip=f"The model to apply {what} to. It is left as it is; the output is changed.")
+
+
+def clip_input(what: str) -> io.Clip.Input:
+    """The CLIP that is changed, if there is one."""
+    tooltip = f"The CLIP to apply {what} to. Without it, text encoder layers are left out and listed."
+    return io.Clip.Input("clip", optional=True, tooltip=tooltip)
+
+
+def applied_outputs(what: str) -> list[Any]:
+    """Model, CLIP and report."""
+    return [
+        io.Model.Output("model_out", display_name="MODEL", tooltip=f"The model with {what}."),
+        io.Clip.Output("clip_out", display_name="CLIP", tooltip=f"The CLIP with {what}; empty if none came in."),
+        io.String.Output(
+            "report", display_name="report", tooltip="For each file: matched, ignored and unmatched keys, and why."
+        ),
+    ]

@@ -32,7 +32,7 @@ class LowRank(Adapter):
         up, down = self.up.to(weight.device).float(), self._wide_down().to(weight.device)
         factor = strength * self.scale
         if weight.dtype == torch.float32 and weight.is_contiguous():
-            weight.view(self.shape[0], -1).addmm_(up, down, alpha=factor)
+            weight.view(up.shape[0], -1).addmm_(up, down, alpha=factor)
         else:
             weight.add_(torch.mm(up, down).mul_(factor).reshape(weight.shape).to(weight.dtype))
 
@@ -42,7 +42,8 @@ class LowRank(Adapter):
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> "LowRank":
         """See Adapter.with_tensors."""
-        return LowRank(tensors[0], tensors[1], self.scale, self.shape, tensors[2] if len(tensors) > 2 else None)
+        down, up, *mid = tensors
+        return LowRank(down, up, self.scale, self.shape, mid[0] if mid else None)
 
     def _wide_down(self) -> Tensor:
         """The matrix that `up` multiplies: [rank, in * kernel], float32."""
@@ -58,18 +59,16 @@ def _build(parts: AdapterParts) -> Built:
     if rank == 0 or up.dim() < 2:
         raise BadAdapter(f"rank 0 or no matrix: down is {list(down.shape)}, up is {list(up.shape)}")
     kernel = math.prod(parts.shape[2:])
-    inputs = parts.shape[1] if len(parts.shape) > 1 else 0
+    out, inputs = parts.shape[0], math.prod(parts.shape[1:2])
     wanted_down = (rank, inputs if mid is not None else inputs * kernel)
     found_down, found_up = (rank, down.numel() // rank), (up.shape[0], up.numel() // max(up.shape[0], 1))
-    if found_down != wanted_down or found_up != (parts.shape[0], rank):
+    if found_down != wanted_down or found_up != (out, rank):
         raise BadAdapter(
             f"shape mismatch: the layer is {list(parts.shape)}, so down [{rank}, {wanted_down[1]}] and "
-            f"up [{parts.shape[0]}, {rank}] were expected; found down {list(down.shape)}, up {list(up.shape)}"
+            f"up [{out}, {rank}] were expected; found down {list(down.shape)}, up {list(up.shape)}"
         )
     if mid is not None and tuple(mid.shape) != (rank, rank, *parts.shape[2:]):
-        raise BadAdapter(
-            f"shape mismatch: mid {[rank, rank, *parts.shape[2:]]} was expected; found {list(mid.shape)}"
-        )
+        raise BadAdapter(f"shape mismatch: mid {[rank, rank, *parts.shape[2:]]} was expected; found {list(mid.shape)}")
     scale, alpha = parts.scale(rank)
     adapter = LowRank(down.reshape(found_down), up.reshape(found_up), scale, parts.shape, mid)
     return Built(adapter=adapter, algorithm="LoRA" if mid is None else "LoCon (Tucker)", rank=rank, alpha=alpha)

@@ -8,10 +8,7 @@ DIALECT = Dialect(
     parameters=(
         Parameter(".dora_scale", "magnitude", "dora"),
         *(Parameter(f".hada_{name}", name, "loha") for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-        *(
-            Parameter(f".lokr_{name}", name, "lokr")
-            for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
-        ),
+        *(Parameter(f".lokr_{name}", name, "lokr") for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
         *(Parameter(f".{name}.weight", name, "glora") for name in ("a1", "a2", "b1", "b2", "bm")),
         Parameter(".oft_blocks", "blocks", "oft"),
         Parameter(".oft_diag", "blocks", "oft"),

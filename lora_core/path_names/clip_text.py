@@ -1,4 +1,4 @@
-"""Names of CLIP text encoder layers: the Hugging Face paths as they are, shortened, or with old diffusers projections."""
+"""Names of CLIP text encoder layers: Hugging Face paths, whole or shortened, and old diffusers projections."""
 
 import re
 from collections.abc import Iterable, Mapping

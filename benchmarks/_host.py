@@ -1,0 +1,29 @@
+"""Starts a ComfyUI inside the benchmark's own process, and this pack beside it under the name `lora_pack`."""
+
+import os
+import sys
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start_host() -> Path:
+    """Make `import comfy` and `import lora_pack.nodes...` work; the folder of the host named by COMFYUI_PATH."""
+    host = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".hosts" / "comfyui-0.3.75").resolve()
+    if not (host / "main.py").is_file():
+        raise SystemExit(f"no ComfyUI at {host}; run `python dev.py setup` or set COMFYUI_PATH")
+    # The repository's folder called nodes would hide the host's own module of that name.
+    sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    sys.path.append(str(ROOT / "demo" / "host"))
+    import cpu_packages
+
+    cpu_packages.prepare()
+    import comfy.cli_args
+    import torch
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    package = types.ModuleType("lora_pack")
+    package.__path__ = [str(ROOT)]
+    sys.modules["lora_pack"] = package
+    return host

@@ -1,0 +1,107 @@
+"""`python -m lora_core inspect` accounts for every key, and bad input ends with 2 and one line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lora_pack.lora_core.__main__ import main
+
+from .adapter_files import pair, read_list, write_adapter
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line inside this process, which spares a start of torch."""
+
+    def run_here(*arguments: object) -> Done:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return Done(status, printed.out, printed.err)
+
+    return run_here
+
+
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lora_core", "inspect", str(tmp_path / "gone.safetensors")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def _json_list(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(read_list(name)))
+    return path
+
+
+def test_the_account_as_json_has_every_field_of_the_contract(run: Run, tmp_path: Path) -> None:
+    adapter = _json_list("sdxl_kohya_lora_sdscripts", tmp_path)
+    done = run("inspect", adapter, "--model", _json_list("base_sdxl_unet_comfy", tmp_path), "--json")
+    account = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert account["sha256"] is None
+    assert (account["dialect"], account["family"], account["targets"]) == ("kohya", "SDXL", 722)
+    assert account["keys"] == account["matched"] + len(account["ignored"]) + len(account["unmatched"]) == 2958
+    assert account["rank"] == {"min": 8, "max": 8}
+    assert account["metadata"] == {}
+
+
+def test_a_file_and_its_hash(run: Run, tmp_path: Path) -> None:
+    import hashlib
+
+    path = write_adapter(tmp_path / "a.safetensors", pair("lora_unet_conv_in", 8, 4, alpha=1.0), {"ss_x": "y"})
+    account = json.loads(run("inspect", path, "--json", "--hash").stdout)
+    assert account["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert account["metadata"] == {"ss_x": "y"}
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", ""])
+def test_a_models_keys_may_carry_any_prefix(run: Run, tmp_path: Path, prefix: str) -> None:
+    listed = {
+        key.replace("diffusion_model.", prefix): value for key, value in read_list("base_sd15_unet_comfy").items()
+    }
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps(listed))
+    adapter = _json_list("sd15_diffusers_unet_lora_AB", tmp_path)
+    assert json.loads(run("inspect", adapter, "--model", model, "--json").stdout)["targets"] == 128
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04rest", b"\0" * 20, b"{}"])
+def test_bad_input_ends_with_2_and_one_line(run: Run, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "bad.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    done = run("inspect", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_arguments_end_with_2(run: Run) -> None:
+    assert run("inspect").returncode == 2
+    assert run("rewrite", "a").returncode == 2
+
+
+def test_help_ends_with_0(run: Run) -> None:
+    assert run("--help").returncode == 0
+    assert run("inspect", "--help").returncode == 0

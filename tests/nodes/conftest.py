@@ -1,0 +1,86 @@
+"""A tiny UNet of the host's own class, and adapter files for it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from lora_pack.devtools.hosts import Host
+from safetensors.torch import save_file
+from torch import Tensor
+
+CONFIG: Mapping[str, Any] = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2], "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1, "num_heads": 4, "context_dim": 768, "use_spatial_transformer": True,
+    "use_linear_in_transformer": False, "legacy": False, "adm_in_channels": None, "use_temporal_attention": False,
+}  # fmt: skip
+RANK = 4
+
+
+@pytest.fixture(scope="session")
+def model(host: Host) -> Any:
+    """A ModelPatcher on an SD1.5-like UNet with random weights."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    class Tiny(comfy.supported_models.SD15):
+        unet_config: ClassVar[dict[str, Any]] = {}
+        unet_extra_config: ClassVar[dict[str, Any]] = {}
+
+    settings = Tiny(dict(CONFIG))
+    settings.set_inference_dtype(torch.float32, None)
+    base = settings.get_model({}, "", device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in base.diffusion_model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+@pytest.fixture
+def run(model: Any) -> Callable[[Any], Tensor]:
+    """One step of a model on fixed inputs."""
+    import comfy.model_management
+
+    generator = torch.Generator().manual_seed(1)
+    latent = torch.randn(2, 4, 16, 16, generator=generator)
+    text = torch.randn(2, 7, 768, generator=generator)
+
+    def step(patcher: Any) -> Tensor:
+        comfy.model_management.load_models_gpu([patcher])
+        with torch.no_grad():
+            return patcher.model.apply_model(latent, torch.tensor([5.0, 5.0]), c_crossattn=text)
+
+    return step
+
+
+@pytest.fixture
+def adapter_tensors(model: Any) -> dict[str, Tensor]:
+    """kohya's keys for every attention projection, with an effect that can be seen."""
+    generator = torch.Generator().manual_seed(2)
+    tensors: dict[str, Tensor] = {}
+    for name, weight in model.model.diffusion_model.state_dict().items():
+        if ".attn" in name and name.endswith(".weight"):
+            layer = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+            tensors[f"{layer}.lora_down.weight"] = torch.randn(RANK, weight.shape[1], generator=generator) * 0.3
+            tensors[f"{layer}.lora_up.weight"] = torch.randn(weight.shape[0], RANK, generator=generator) * 0.3
+            tensors[f"{layer}.alpha"] = torch.tensor(2.0)
+    return tensors
+
+
+@pytest.fixture
+def style(loras_dir: Path, adapter_tensors: dict[str, Tensor]) -> str:
+    """The name of a good adapter file."""
+    save_file(adapter_tensors, loras_dir / "style.safetensors")
+    return "style.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(host: Host) -> None:
+    """No adapter is remembered from another test."""
+    from lora_pack.nodes.loading import CACHE
+
+    CACHE.clear()

@@ -1,0 +1,25 @@
+"""What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
+
+import pytest
+from comfy_api.latest import io
+from lora_pack.nodes import NODES
+
+IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect"]
+
+
+def test_node_ids_never_change() -> None:
+    assert [node.GET_SCHEMA().node_id for node in NODES] == IDS
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_every_input_and_output_says_what_it_is(node: type[io.ComfyNode]) -> None:
+    schema = node.GET_SCHEMA()
+    assert schema.description and schema.display_name and schema.category == "LoRA Loom"
+    assert all(entry.tooltip for entry in [*schema.inputs, *schema.outputs])
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_numbers_tell_their_unit_and_range(node: type[io.ComfyNode]) -> None:
+    for entry in node.GET_SCHEMA().inputs:
+        if isinstance(entry, io.Float.Input):
+            assert "factor without unit from -100 to 100" in entry.tooltip

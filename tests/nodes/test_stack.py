@@ -1,0 +1,72 @@
+"""Stacks on the real host: rows of any pack, applied in one node, equal to a chain of single nodes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora_pack.lora_core import LoraError, StackError
+from lora_pack.nodes.apply_lora import ApplyLora
+from lora_pack.nodes.apply_stack import ApplyStack
+from lora_pack.nodes.inspect_lora import InspectLora
+from lora_pack.nodes.lora_stack import LoraStackNode
+from safetensors.torch import save_file
+from torch import Tensor
+
+Step = Callable[[Any], Tensor]
+
+
+def test_a_stack_equals_a_chain_of_single_nodes(model: Any, run: Step, style: str) -> None:
+    chained = ApplyLora.execute(ApplyLora.execute(model, style, 0.7, 0, "report").args[0], style, -0.3, 0, "report")
+    stacked = ApplyStack.execute(model, [(style, 0.7, 0.0), (style, -0.3, 0.0)], "report")
+    assert torch.equal(run(stacked.args[0]), run(chained.args[0]))
+
+
+def test_an_empty_stack_leaves_the_model_and_says_so(model: Any, run: Step) -> None:
+    patched, _, report = ApplyStack.execute(model, [], "report").args
+    assert "nothing was applied" in report
+    assert torch.equal(run(patched), run(model))
+
+
+def test_block_weights_from_another_pack_are_noted(model: Any, style: str) -> None:
+    output = ApplyStack.execute(model, [(style, 1.0, 1.0, "1,0,1")], "report")
+    assert "block weights came with this row and were not applied" in output.args[2]
+
+
+def test_one_bad_row_stops_the_stack_and_names_its_file(model: Any, style: str) -> None:
+    with pytest.raises(LoraError, match="gone"):
+        ApplyStack.execute(model, [(style, 1, 1), ("gone.safetensors", 1, 1)], "report")
+    with pytest.raises(StackError):
+        ApplyStack.execute(model, [(style, 1, 1), 5], "report")
+
+
+def test_the_stack_node_joins_rows_and_emits_plain_tuples(style: str, loras_dir: Path) -> None:
+    (loras_dir / "sub").mkdir()
+    save_file({"a": torch.zeros(1)}, loras_dir / "sub" / "b.safetensors")
+    before = [{"name": "other.safetensors", "strength": 0.1}]
+    rows = "<lora:style:0.8:0.5>\n# <lora:style:9>\n<lora:b:-1>"
+    (stack,) = LoraStackNode.execute(rows, before).args
+    assert stack == [
+        ("other.safetensors", 0.1, 0.1),
+        ("style.safetensors", 0.8, 0.5),
+        ("sub/b.safetensors", -1.0, -1.0),
+    ]
+
+
+@pytest.mark.parametrize("rows", ["<lora:gone:1>", "style 1", "<lora:style:x>"])
+def test_rows_that_can_not_be_used_are_refused_before_the_run(style: str, rows: str) -> None:
+    assert isinstance(LoraStackNode.validate_inputs(rows=rows), str)
+
+
+def test_good_rows_and_switched_off_rows_pass(style: str) -> None:
+    assert LoraStackNode.validate_inputs(rows="<lora:style:1>\n# <lora:gone:1>") is True
+    assert LoraStackNode.validate_inputs(rows="") is True
+
+
+def test_inspect_tells_of_a_file_with_and_without_a_model(model: Any, run: Step, style: str) -> None:
+    before = run(model)
+    alone, held = InspectLora.execute(style), InspectLora.execute(style, model)
+    assert "all keys matched" in alone.args[0] and "all keys matched" in held.args[0]
+    assert '"model_family": "SD1.5"' in held.args[1]
+    assert torch.equal(run(model), before)

@@ -1,0 +1,88 @@
+"""Imports point one way: __init__ -> nodes -> lora_core -> torch; only comfy_bridge touches comfy."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
+CORE_LIBRARIES = {"torch", "safetensors", "numpy"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "subprocess", "urllib", "http", "socket", "requests", "pip"}
+
+
+def _sources(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, folder
+    return found
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(dots, module) of every import in a file, also of those inside functions."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+
+
+def _depth(path: Path, folder: str) -> int:
+    """How many dots lead from a file to its folder's own package."""
+    return len(path.relative_to(ROOT / folder).parts)
+
+
+@pytest.mark.parametrize("path", _sources("lora_core"), ids=str)
+def test_the_core_knows_no_host_and_reaches_for_nothing_outside_itself(path: Path) -> None:
+    import sys
+
+    for dots, module in _imports(path):
+        top = module.split(".")[0]
+        assert dots <= _depth(path, "lora_core"), f"{path} leaves lora_core"
+        if dots == 0:
+            assert top in CORE_LIBRARIES or top in sys.stdlib_module_names, f"{path} imports {module}"
+            assert top not in HOST
+
+
+@pytest.mark.parametrize("path", _sources("nodes"), ids=str)
+def test_only_the_bridge_touches_comfy(path: Path) -> None:
+    tops = {module.split(".")[0] for dots, module in _imports(path) if dots == 0}
+    assert "comfy" not in tops or path.name == "comfy_bridge.py"
+
+
+@pytest.mark.parametrize("path", [*_sources("lora_core"), *_sources("nodes"), ROOT / "__init__.py"], ids=str)
+def test_no_code_is_run_from_data_and_no_network_is_used(path: Path) -> None:
+    calls = {
+        node.func.id for node in ast.walk(_tree(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    tops = {module.split(".")[0] for dots, module in _imports(path) if dots == 0}
+    assert not calls & FORBIDDEN_CALLS
+    assert not tops & FORBIDDEN_MODULES
+
+
+@pytest.mark.parametrize("path", [*_sources("lora_core"), *_sources("nodes")], ids=str)
+def test_every_module_says_in_its_first_line_what_it_owns(path: Path) -> None:
+    text = ast.get_docstring(_tree(path))
+    assert text and (text.split("\n")[0].endswith((".", ":", ",")) or "\n" in text)
+
+
+@pytest.mark.parametrize("path", [*_sources("lora_core"), *_sources("nodes")], ids=str)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{path}:{node.name}"
+
+
+def test_the_packs_entry_imports_the_nodes_and_nothing_else() -> None:
+    assert {(dots, module) for dots, module in _imports(ROOT / "__init__.py")} == {(1, "nodes")}
+
+
+def test_no_file_is_a_bag_of_leftovers() -> None:
+    names = {path.stem for folder in ("lora_core", "nodes") for path in _sources(folder)}
+    assert not names & {"utils", "util", "helpers", "common", "misc", "manager", "v2"}
