@@ -48,10 +48,11 @@ def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport
     if layout is None:
         return _by_own_names(file)
     table = NameTable(layout)
+    family = family_of_header(file.header)
     if not file.has_data:
-        return assemble(file, layout, table, HeaderReader(file.header, None)).report
+        return assemble(file, family, layout, table, HeaderReader(file.header, None)).report
     with file.tensors() as tensors:
-        return assemble(file, layout, table, HeaderReader(file.header, tensors)).report
+        return assemble(file, family, layout, table, HeaderReader(file.header, tensors)).report
 
 
 def _by_own_names(file: LoraFile) -> KeyReport:

@@ -122,7 +122,7 @@ class NameTable:
 def parse_key(key: str) -> ParsedKey | None:
     """Split a key into layer and parameter; None if no known parameter ends it."""
     plain = _without_slot(key)
-    for parameter, dialect in PARAMETERS:
+    for parameter, dialect in PARAMETERS_BY_END.get(plain.rpartition(DOTS)[2], ()):
         if plain.endswith(parameter.text) and len(plain) > len(parameter.text):
             return ParsedKey(key, plain[: -len(parameter.text)], parameter, dialect)
     return None
@@ -146,6 +146,10 @@ def _without_slot(key: str) -> str:
         return key
     return DOTS.join([*segments[:-2], segments[-1]])
 
+
+PARAMETERS_BY_END: dict[str, list[tuple[Parameter, Dialect]]] = {}  # last segment -> parameters, longest first
+for _entry in PARAMETERS:
+    PARAMETERS_BY_END.setdefault(_entry[0].text.rpartition(DOTS)[2], []).append(_entry)
 
 SLOTTED = frozenset(parameter.text for parameter, _ in PARAMETERS if parameter.slot)
 

@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .adapters import BUILDERS, Adapter, AdapterParts, BadAdapter, Builder, Built
 from .errors import FamilyMismatch
 from .families import Family, Widths, recognise
+from .finite import is_finite
 from .key_dialects.dialect import LORA
 from .key_map import LayerKeys, NameTable, ParsedKey, Place, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
@@ -73,15 +73,15 @@ def load_lora(file: LoraFile, layout: ModelLayout, table: NameTable) -> LoadedLo
     if UNET in layout.parts and family.differs_from(layout.family):
         raise FamilyMismatch(file.name, family.name, layout.family.name)
     with file.tensors() as reader:
-        return assemble(file, layout, table, reader)
+        return assemble(file, family, layout, table, reader)
 
 
-def assemble(file: LoraFile, layout: ModelLayout, table: NameTable, reader: Reader) -> LoadedLora:
+def assemble(file: LoraFile, family: Family, layout: ModelLayout, table: NameTable, reader: Reader) -> LoadedLora:
     """Build every layer of a file that fits the model, with tensors out of `reader`, and account for every key."""
     assembly = _Assembly(file, layout, table)
     for layer in assembly.layers:
         assembly.add(layer, reader)
-    return assembly.finish()
+    return assembly.finish(family)
 
 
 def family_of_header(header: Header) -> Family:
@@ -148,7 +148,7 @@ class _Assembly:
         self._matched += [key.key for key in layer.keys.values()]
         self._placed.append(PlacedAdapter(layer.place, target.part, built.adapter))
 
-    def finish(self) -> LoadedLora:
+    def finish(self, family: Family) -> LoadedLora:
         """The adapters with their account."""
         tally = self._tally
         notes = list(self._notes)
@@ -157,7 +157,7 @@ class _Assembly:
         report = KeyReport(
             file=self._file.name,
             dialect=max(self._dialects, key=lambda name: self._dialects[name], default="unknown"),
-            file_family=family_of_header(self._file.header),
+            file_family=family,
             model_family=self._layout.family,
             keys=len(self._file.header.entries),
             matched=self._matched,
@@ -185,7 +185,7 @@ def _build(
     builder = _builder(layer)
     tensors = {role: reader.tensor(key.key) for role, key in layer.keys.items()}
     for role, key in layer.keys.items():
-        if not _finite(tensors[role]):
+        if not is_finite(tensors[role]):
             raise BadAdapter(f"'{key.key}' holds NaN or infinite numbers")
     alpha = _alpha(tensors)
     rows = layer.place.rows
@@ -223,12 +223,3 @@ def _alpha(tensors: Mapping[str, Tensor]) -> float | None:
     if alpha.numel() != 1:
         raise BadAdapter(f"alpha should be one number, but has the shape {list(alpha.shape)}")
     return float(alpha.double().item())
-
-
-def _finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; one pass, without a mask as large as the tensor."""
-    if tensor.numel() == 0 or tensor.is_meta or not tensor.is_floating_point():
-        return True
-    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # no fp8 arithmetic on CPU
-    low, high = torch.aminmax(wide)
-    return bool(torch.isfinite(low) and torch.isfinite(high))

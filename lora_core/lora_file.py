@@ -63,8 +63,11 @@ class LoraFile:
             raise FileMissing(self.name, f"the file can't be read ({error.strerror})") from None
 
 
+PAGES_HELD = 16 * 1024**2  # bytes of the map that stay in memory while a file is read
+
+
 class TensorReader:
-    """Copies tensors out of a memory map and gives the pages back at once.
+    """Copies tensors out of a memory map and gives the map's pages back as it goes.
 
     Copies, because a mapped file that a retraining cuts short ends the whole process (SIGBUS) at the next touch.
     """
@@ -72,6 +75,7 @@ class TensorReader:
     def __init__(self, mapped: mmap.mmap, header: Header) -> None:
         self._mapped = mapped
         self._header = header
+        self._held = 0  # bytes read since pages were given back
 
     def tensor(self, key: str) -> Tensor:
         """The tensor of a key, in its own dtype and shape, owning its memory."""
@@ -82,13 +86,11 @@ class TensorReader:
         target = tensor.reshape(-1).view(torch.uint8).numpy().data
         with memoryview(self._mapped) as view, view[entry.start : entry.stop] as source:
             target[:] = source
-        self._give_back_pages(entry.start, entry.stop)
+        self._held += entry.stop - entry.start
+        if self._held > PAGES_HELD and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._held = 0
         return tensor
-
-    def _give_back_pages(self, start: int, stop: int) -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            first = start - start % mmap.PAGESIZE
-            self._mapped.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 def open_lora(path: Path) -> LoraFile:
