@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .key_dialects import IGNORED, PARAMETERS, PREFIXES, Dialect, Parameter, Prefix
-from .key_dialects.dialect import DOTS, UNDERSCORES
+from .key_dialects.dialect import DOTS, TEXT_ENCODER_BY_NAME, UNDERSCORES
 from .key_report import KeyNote
 from .nearest import NearestNames
 from .path_names import NAMES_OF_PART
 from .target_layer import UNET, ModelLayout
 
+NOT_THERE = "no layer of this name in the model"
 NO_CLIP = "for a text encoder; no CLIP is connected"
 OTHER_CLIP = "for a text encoder that this CLIP does not have"
 NO_MODEL = "for the denoiser; only a CLIP is connected"
@@ -62,6 +63,9 @@ class NameTable:
         self._twice: dict[tuple[str, str], set[str]] = {}
         for part in sorted(layout.parts):
             self._add_part(part)
+        self._names[TEXT_ENCODER_BY_NAME, DOTS] = {
+            path: Place(path) for path, target in layout.targets.items() if target.part != UNET
+        }
 
     def _add_part(self, part: str) -> None:
         own = {target.inner: target.path for target in self._layout.targets.values() if target.part == part}
@@ -90,7 +94,6 @@ class NameTable:
 
     def find(self, layer: str) -> tuple[Place, Prefix, Dialect] | str:
         """The place that a layer's name stands for, or the reason why there is none."""
-        reason = "no layer of this name in the model"
         for prefix, dialect in PREFIXES:
             if not layer.startswith(prefix.text):
                 continue
@@ -99,16 +102,20 @@ class NameTable:
                 place = self._names.get((part, prefix.joined), {}).get(name)
                 if place is None:
                     continue
-                if name in self._twice[part, prefix.joined]:
+                if name in self._twice.get((part, prefix.joined), ()):
                     return "the name fits two layers of the model"
                 return place, prefix, dialect
-            if prefix.text and not self.parts.intersection(prefix.parts):
-                reason = self._missing_part(prefix)
-                break
-        return reason
+            missing = self._missing_part(prefix, name) if prefix.text else None
+            if missing is not None:
+                return missing
+        return NOT_THERE
 
-    def _missing_part(self, prefix: Prefix) -> str:
-        if UNET in prefix.parts:
+    def _missing_part(self, prefix: Prefix, name: str) -> str | None:
+        """Why the part that a prefix announces is not at hand; None if it is."""
+        parts = {name.split(DOTS)[0]} if TEXT_ENCODER_BY_NAME in prefix.parts else set(prefix.parts)
+        if self.parts & parts:
+            return None
+        if UNET in parts:
             return NO_MODEL
         return OTHER_CLIP if self.parts - {UNET} else NO_CLIP
 

@@ -1,16 +1,13 @@
 """ComfyUI's own names: "diffusion_model.<path>" and "text_encoders.<name>.transformer.<path>", or the bare path."""
 
-from .dialect import DOTS, Dialect, Parameter, Prefix
+from .dialect import DOTS, TEXT_ENCODER_BY_NAME, Dialect, Parameter, Prefix
 
 DIALECT = Dialect(
     name="comfy",
     prefixes=(
         Prefix("diffusion_model.", ("unet",), DOTS),
         Prefix("model.diffusion_model.", ("unet",), DOTS),
-        Prefix("text_encoders.clip_l.transformer.", ("clip_l",), DOTS),
-        Prefix("text_encoders.clip_g.transformer.", ("clip_g",), DOTS),
-        Prefix("text_encoders.clip_h.transformer.", ("clip_h",), DOTS),
-        Prefix("text_encoders.t5xxl.transformer.", ("t5xxl",), DOTS),
+        Prefix("text_encoders.", (TEXT_ENCODER_BY_NAME,), DOTS),
         Prefix("", ("unet",), DOTS),
     ),
     parameters=(

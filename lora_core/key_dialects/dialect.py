@@ -7,6 +7,7 @@ UNDERSCORES = "_"
 DOTS = "."
 
 LORA = "lora"
+TEXT_ENCODER_BY_NAME = "*"  # stands for the text encoder that the layer's name itself begins with
 
 
 @dataclass(frozen=True, slots=True)

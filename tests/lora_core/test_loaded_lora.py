@@ -176,6 +176,21 @@ def test_text_encoder_layers_are_reached_with_the_clip_at_hand(path: Path) -> No
     assert [placed.part for placed in lora.adapters] == ["clip_l"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ("text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1", None),
+        ("text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q", "text encoder that this CLIP"),
+        ("text_encoders.clip_l.transformer.text_model.encoder.layers.9.mlp.fc1", "no layer of this name"),
+    ],
+)
+def test_the_hosts_own_names_of_text_encoders_reach_or_tell(path: Path, layer: str, reason: str | None) -> None:
+    report = _load(path, pair(layer, 8, 4)).report
+    notes = [*report.ignored, *report.unmatched]
+    assert bool(report.layers) == (reason is None)
+    assert all(reason in note.reason for note in notes if reason)
+
+
 def test_rubbish_of_ten_thousand_keys_is_accounted_for_and_refused(path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randint(0, 1 << 40, (10_000,), generator=generator).tolist()
