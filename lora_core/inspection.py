@@ -8,12 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .adapters import find_builder, is_complete, why_incomplete
 from .errors import FileDamaged
 from .families import Family
 from .key_dialects import IGNORED
 from .key_map import NameTable, ParsedKey, parse_key
 from .key_report import KeyNote, KeyReport
-from .loaded_lora import assemble, family_of_header, find_builder, why_no_builder
+from .loaded_lora import assemble, family_of_header
 from .lora_file import LoraFile, TensorReader, identify, open_lora
 from .safetensors_header import DTYPES, Header, TensorEntry, read_header
 from .target_layer import ModelLayout, list_targets
@@ -73,14 +74,17 @@ def _by_own_names(file: LoraFile) -> KeyReport:
     algorithms: dict[str, int] = {}
     dialects: dict[str, int] = {}
     for keys in layers.values():
-        builder = find_builder({key.parameter.role for key in keys})
-        if builder is None:
-            reason = why_no_builder(keys)
+        roles = {key.parameter.role: key.parameter.algorithm for key in keys}
+        if not is_complete(roles.keys()):
+            reason = why_incomplete(roles)
             unmatched += [KeyNote(key.key, reason) for key in keys]
             continue
+        builder = find_builder(roles.keys())
+        algorithm = builder.algorithm if builder else "bias"
         matched += [key.key for key in keys]
-        ranks += [file.header.entries[key.key].shape[0] for key in keys if key.parameter.role == "down"]
-        algorithms[builder.algorithm] = algorithms.get(builder.algorithm, 0) + 1
+        downs = [file.header.entries[key.key] for key in keys if key.parameter.role == "down"]
+        ranks += [down.shape[0] for down in downs if down.shape]
+        algorithms[algorithm] = algorithms.get(algorithm, 0) + 1
         dialects[keys[0].dialect.name] = dialects.get(keys[0].dialect.name, 0) + 1
     return KeyReport(
         file=file.name,
@@ -101,23 +105,26 @@ def open_file_or_key_list(path: Path) -> LoraFile:
     """An adapter file, or a key list in JSON ({key: [dtype, shape]}) in its place. Raises FileError."""
     if path.suffix.lower() != ".json":
         return open_lora(path)
-    return LoraFile(identify(path), Header(_entries(path), {}), None, has_data=False)
+    entries, has_shapes = _entries(path)
+    return LoraFile(identify(path), Header(entries, {}), None, has_data=False, has_shapes=has_shapes)
 
 
 def read_layout(path: Path) -> ModelLayout:
     """The layers of a checkpoint (safetensors) or of a key list in JSON. Reads headers only. Raises FileError."""
-    entries = _entries(path) if path.suffix.lower() == ".json" else read_header(path).entries
+    entries = _entries(path)[0] if path.suffix.lower() == ".json" else read_header(path).entries
     return list_targets({name: entry.shape for name, entry in entries.items()})
 
 
-def _entries(path: Path) -> dict[str, TensorEntry]:
+def _entries(path: Path) -> tuple[dict[str, TensorEntry], bool]:
+    """The entries of a key list, and whether it tells every shape."""
     try:
         fields: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FileDamaged(path.name, f"the key list can't be read ({error})") from None
     if not isinstance(fields, dict):
         raise FileDamaged(path.name, "the key list is no table of key: [dtype, shape]")
-    return {key: _entry(path.name, key, value) for key, value in cast("dict[str, Any]", fields).items()}
+    entries = {key: _entry(path.name, key, value) for key, value in cast("dict[str, Any]", fields).items()}
+    return entries, all(value[1] is not None for value in cast("dict[str, Any]", fields).values())
 
 
 def _entry(name: str, key: str, value: Any) -> TensorEntry:

@@ -1,18 +1,29 @@
 """Assembles the adapters of a file for one model: reads the mapped keys, builds each layer, accounts for every key."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from .adapters import BUILDERS, Adapter, AdapterParts, BadAdapter, Builder, Built
+from .adapters import (
+    BIAS,
+    WEIGHT,
+    Adapter,
+    AdapterParts,
+    BadAdapter,
+    Built,
+    BuiltLayer,
+    build_layer,
+    find_builder,
+    is_complete,
+    why_incomplete,
+)
 from .errors import FamilyMismatch
 from .families import Family, Widths, recognise
 from .finite import is_finite
-from .key_dialects.dialect import LORA
-from .key_map import LayerKeys, NameTable, ParsedKey, Place, bare_name, map_keys, parse_key
+from .key_map import LayerKeys, NameTable, Place, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
 from .lora_file import LoraFile
 from .safetensors_header import Header
@@ -37,6 +48,7 @@ class PlacedAdapter:
     place: Place
     part: str
     adapter: Adapter
+    parameter: str = WEIGHT  # of the layer: "weight" or "bias"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,10 +122,15 @@ class _Tally:
     alphas: list[float] = field(default_factory=list[float])
     dead: int = 0  # layers whose scale is 0
 
+    def count_name(self, algorithm: str) -> None:
+        self.algorithms[algorithm] = self.algorithms.get(algorithm, 0) + 1
+
     def count(self, built: Built, *, alpha_read: bool) -> None:
-        self.algorithms[built.algorithm] = self.algorithms.get(built.algorithm, 0) + 1
+        self.count_name(built.algorithm)
+        if built.rank is None:
+            return
         self.ranks.append(built.rank)
-        if alpha_read:
+        if alpha_read and built.alpha is not None:
             self.alphas.append(built.alpha)
             self.dead += built.alpha == 0
 
@@ -139,14 +156,29 @@ class _Assembly:
         """Build one layer, or put its keys among the unmatched with the reason."""
         target = self._layout.targets[layer.place.path]
         self._dialects[layer.dialect] = self._dialects.get(layer.dialect, 0) + 1
+        if not self._file.has_shapes:
+            self._add_by_name(layer)
+            return
         try:
             built = _build(layer, target, reader, self._rules)
         except BadAdapter as reason:
             self._unmatched += [KeyNote(key.key, str(reason)) for key in layer.keys.values()]
             return
-        self._tally.count(built, alpha_read=self._file.has_data or "alpha" not in layer.keys)
+        main = built.changes.get(WEIGHT) or next(iter(built.changes.values()))
+        self._tally.count(main, alpha_read=self._file.has_data or "alpha" not in layer.keys)
         self._matched += [key.key for key in layer.keys.values()]
-        self._placed.append(PlacedAdapter(layer.place, target.part, built.adapter))
+        for parameter, change in built.changes.items():
+            self._placed.append(PlacedAdapter(layer.place, target.part, change.adapter, parameter))
+
+    def _add_by_name(self, layer: LayerKeys) -> None:
+        """Account for a layer of which no shape is known: complete, or not."""
+        keys = [key.key for key in layer.keys.values()]
+        if is_complete(layer.keys.keys()):
+            builder = find_builder(layer.keys.keys())
+            self._tally.count_name(builder.algorithm if builder else BIAS)
+            self._matched += keys
+        else:
+            self._unmatched += [KeyNote(key, _incomplete(layer)) for key in keys]
 
     def finish(self, family: Family) -> LoadedLora:
         """The adapters with their account."""
@@ -176,48 +208,27 @@ def _rules(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
     return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
 
 
-def _build(
-    layer: LayerKeys,
-    target: TargetLayer,
-    reader: Reader,
-    rules: ScaleRules,
-) -> Built:
-    builder = _builder(layer)
+def _build(layer: LayerKeys, target: TargetLayer, reader: Reader, rules: ScaleRules) -> BuiltLayer:
+    if not is_complete(layer.keys.keys()):
+        raise BadAdapter(_incomplete(layer))
     tensors = {role: reader.tensor(key.key) for role, key in layer.keys.items()}
     for role, key in layer.keys.items():
         if not is_finite(tensors[role]):
             raise BadAdapter(f"'{key.key}' holds NaN or infinite numbers")
-    alpha = _alpha(tensors)
+    alpha = _alpha(tensors.pop("alpha", None))
     rows = layer.place.rows
     shape = target.shape if rows is None else (rows[1] - rows[0], *target.shape[1:])
-    return builder.build(
-        AdapterParts(tensors=tensors, shape=shape, scale=lambda rank: rules.scale(layer.layer, rank, alpha))
+    parts = AdapterParts(
+        tensors=tensors, shape=shape, alpha=alpha, scale=lambda rank: rules.scale(layer.layer, rank, alpha)
     )
+    return build_layer(parts, has_bias=target.has_bias)
 
 
-def _builder(layer: LayerKeys) -> Builder:
-    builder = find_builder(layer.keys.keys())
-    if builder is not None:
-        return builder
-    raise BadAdapter(why_no_builder(layer.keys.values()))
+def _incomplete(layer: LayerKeys) -> str:
+    return why_incomplete({role: key.parameter.algorithm for role, key in layer.keys.items()})
 
 
-def find_builder(roles: Set[str]) -> Builder | None:
-    """The algorithm that a layer's parameters make up, None if they make up none."""
-    return next((b for b in BUILDERS if roles >= b.required and roles <= b.required | b.optional), None)
-
-
-def why_no_builder(keys: Collection[ParsedKey]) -> str:
-    """The reason that the parameters of a layer make no adapter."""
-    named = {key.parameter.algorithm for key in keys} - {"", LORA}
-    if named:
-        return f"algorithm not supported yet: {', '.join(sorted(named))}"
-    missing = BUILDERS[0].required - {key.parameter.role for key in keys}
-    return f"incomplete: the layer lacks {' and '.join(sorted(missing))}"
-
-
-def _alpha(tensors: Mapping[str, Tensor]) -> float | None:
-    alpha = tensors.get("alpha")
+def _alpha(alpha: Tensor | None) -> float | None:
     if alpha is None or alpha.is_meta:
         return None
     if alpha.numel() != 1:

@@ -43,6 +43,7 @@ class LoraFile:
     header: Header
     peft_config: Mapping[str, Any] | None  # adapter_config.json beside the file, if there is one
     has_data: bool = True  # False for a bare list of keys
+    has_shapes: bool = True  # False for a list of names alone
 
     @property
     def name(self) -> str:

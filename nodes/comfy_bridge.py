@@ -11,7 +11,6 @@ from comfy.weight_adapter import WeightAdapterBase
 
 from ..lora_core import LoadedLora, ModelLayout, NameTable, list_targets
 from ..lora_core.adapters import Adapter
-from ..lora_core.key_map import Place
 from ..lora_core.loaded_lora import PlacedAdapter
 from ..lora_core.target_layer import UNET
 
@@ -109,15 +108,15 @@ def apply_to_clip(clip: CLIP, lora: LoadedLora, strength: float) -> CLIP:
 def _add_patches(patcher: ModelPatcher, adapters: Sequence[PlacedAdapter], strength: float) -> None:
     if strength == 0 or not adapters:  # a patch of strength 0 would still rewrite, and round, every weight
         return
-    patches = {_patch_key(placed.place): HostPatch.of(placed.adapter) for placed in adapters}
+    patches = {_patch_key(placed): HostPatch.of(placed.adapter) for placed in adapters}
     taken = set(patcher.add_patches(patches, strength))
     refused = [key for key in patches if key not in taken]
     if refused:
         raise RuntimeError(f"the host did not take {len(refused)} patches, the first for {refused[0]}")
 
 
-def _patch_key(place: Place) -> str | tuple[str, tuple[int, int, int]]:
-    key = f"{place.path}.weight"
-    if place.rows is None:
+def _patch_key(placed: PlacedAdapter) -> str | tuple[str, tuple[int, int, int]]:
+    key, rows = f"{placed.place.path}.{placed.parameter}", placed.place.rows
+    if rows is None:
         return key
-    return key, (0, place.rows[0], place.rows[1] - place.rows[0])
+    return key, (0, rows[0], rows[1] - rows[0])

@@ -1,12 +1,126 @@
-"""The algorithms: one per file, joined here into the table from the parameters in a file to the adapter they make."""
+"""The algorithms: one per file, joined here into the table from the parameters of a layer to what changes it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from .base import Adapter, AdapterParts, BadAdapter, Builder, Built
-from .low_rank import BUILDER as LOW_RANK
+from . import full_delta, hadamard, kronecker, low_rank
+from .base import BIAS, WEIGHT, Adapter, AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
+from .full_delta import FullDelta
 from .low_rank import LowRank
+from .magnitude import with_magnitude
 
-# Tried in order; the first whose required parameters are there builds the adapter.
-BUILDERS: Sequence[Builder] = (LOW_RANK,)
+# Tried in order: the first whose required parameters are there, and that knows all others, builds the weight's change.
+BUILDERS: Sequence[Builder] = (
+    low_rank.BUILDER,
+    hadamard.BUILDER,
+    full_delta.DIFFERENCE,
+    full_delta.NORM,
+    full_delta.REPLACEMENT,
+    kronecker.BUILDER,
+)
+ALPHA = "alpha"
+MAGNITUDE = "magnitude"
+BIASES: Mapping[str, str] = {"diff_bias": "full difference", "norm_bias": "norm", "up_bias": "LoRA bias"}
+BESIDE = frozenset({ALPHA, MAGNITUDE, *BIASES})  # roles that stand beside any algorithm
 
-__all__ = ["BUILDERS", "Adapter", "AdapterParts", "BadAdapter", "Builder", "Built", "LowRank"]
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BuiltLayer:
+    """Every change that a file makes to one layer: parameter ("weight", "bias") -> what was built."""
+
+    changes: Mapping[str, Built]
+
+
+KNOWN_ROLES = frozenset(role for builder in BUILDERS for role in builder.required | builder.optional)
+
+
+def find_builder(roles: Collection[str]) -> Builder | None:
+    """The algorithm that a layer's parameters make up for its weight, None if they make up none."""
+    own = set(roles) - BESIDE
+    fitting = (b for b in BUILDERS if own >= b.required and own <= b.required | b.optional)
+    return next(fitting, None) if own else None
+
+
+def is_complete(roles: Collection[str]) -> bool:
+    """Whether a layer's parameters can be built at all."""
+    return find_builder(roles) is not None or (set(roles) <= BIASES.keys() and bool(roles))
+
+
+def why_incomplete(algorithms: Mapping[str, str]) -> str:
+    """The reason that a layer's parameters can't be built.
+
+    Args:
+        algorithms: role -> algorithm that the parameter's name belongs to.
+    """
+    foreign = {name for role, name in algorithms.items() if role not in KNOWN_ROLES and role not in BESIDE}
+    if foreign:
+        return f"algorithm not supported yet: {', '.join(sorted(foreign))}"
+    own = algorithms.keys() - BESIDE
+    started = [builder for builder in BUILDERS if own & (builder.required | builder.optional)]
+    if len(started) > 1:
+        return f"parameters of two algorithms: {', '.join(builder.algorithm for builder in started)}"
+    missing = sorted(started[0].required - own) if started else ["every matrix"]
+    return f"incomplete: the layer lacks {' and '.join(missing)}"
+
+
+def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
+    """What a file's tensors for one layer change. Raises BadAdapter with the reason if they make nothing that fits."""
+    changes: dict[str, Built] = {}
+    builder = find_builder(parts.tensors.keys())
+    if builder is not None:
+        changes[WEIGHT] = _weight(builder, parts)
+    for role, algorithm in BIASES.items():
+        bias = parts.tensors.get(role)
+        if bias is None:
+            continue
+        if BIAS in changes:
+            raise BadAdapter("the file changes this layer's bias twice")
+        if not has_bias:
+            raise BadAdapter("the file changes a bias, and the layer has none")
+        scale = parts.scale(parts.tensors["down"].shape[0])[0] if role == "up_bias" and "down" in parts.tensors else 1.0
+        changes[BIAS] = Built(adapter=FullDelta(as_weight(bias, parts.shape[:1]), scale), algorithm=algorithm)
+    return BuiltLayer(changes=changes)
+
+
+def _check_shape(adapter: Adapter, shape: tuple[int, ...]) -> None:
+    """Work the delta out in shapes alone, so that a misfit is told when a file is read and not when it is applied."""
+    shapes = adapter.with_tensors(tuple(tensor.to("meta") for tensor in adapter.tensors()))
+    if isinstance(shapes, AdditiveAdapter):
+        as_weight(shapes.delta(), shape)
+
+
+def _weight(builder: Builder, parts: AdapterParts) -> Built:
+    for role in builder.required | builder.optional:
+        tensor = parts.tensors.get(role)
+        if tensor is not None and tensor.dim() < builder.sides:
+            raise BadAdapter(f"{role} should have {builder.sides} sides, but has the shape {list(tensor.shape)}")
+    try:
+        built = builder.build(parts)
+        _check_shape(built.adapter, parts.shape)
+        magnitude = parts.tensors.get(MAGNITUDE)
+        if magnitude is None:
+            return built
+        adapter = with_magnitude(built.adapter, magnitude, parts.shape)
+    except RuntimeError as error:  # torch's word for shapes that can't be multiplied
+        raise BadAdapter(f"shape mismatch: {str(error).splitlines()[0]}") from None
+    return Built(adapter=adapter, algorithm=f"DoRA ({built.algorithm})", rank=built.rank, alpha=built.alpha)
+
+
+__all__ = [
+    "BIAS",
+    "BUILDERS",
+    "WEIGHT",
+    "Adapter",
+    "AdapterParts",
+    "AdditiveAdapter",
+    "BadAdapter",
+    "Builder",
+    "Built",
+    "BuiltLayer",
+    "FullDelta",
+    "LowRank",
+    "build_layer",
+    "find_builder",
+    "is_complete",
+    "why_incomplete",
+]

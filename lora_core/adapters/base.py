@@ -2,9 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+WEIGHT = "weight"
+BIAS = "bias"
 
 
 class BadAdapter(Exception):
@@ -12,7 +17,38 @@ class BadAdapter(Exception):
 
 
 class Adapter(ABC):
-    """A change of one layer's weight: weight' = weight + strength * delta."""
+    """A change of one parameter of a layer, linear in strength: parameter' = parameter + strength * delta.
+
+    Subclasses are frozen dataclasses. `delta` may depend on the parameter found, see each one's equation.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def delta_of(self, weight: Tensor) -> Tensor:
+        """The change at strength 1 of a float32 weight: the same shape, float32, the file's scale included."""
+
+    def add_delta_(self, weight: Tensor, strength: float) -> None:
+        """Add strength * delta to a weight [out, in, *kernel], in place; the delta is computed in float32."""
+        delta = self.delta_of(weight.float())
+        weight.add_(delta.mul_(strength).reshape(weight.shape).to(weight.dtype))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that hold the adapter, in the order `with_tensors` takes them."""
+        return tuple(getattr(self, name) for name in self._tensor_fields())
+
+    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Adapter":
+        """The same adapter on other copies of its tensors, such as ones on another device."""
+        changes: dict[str, Any] = dict(zip(self._tensor_fields(), tensors, strict=True))
+        return replace(self, **changes)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+
+    def _tensor_fields(self) -> list[str]:
+        names = [field.name for field in fields(self)]  # pyright: ignore[reportArgumentType]
+        return [name for name in names if isinstance(getattr(self, name), Tensor)]
+
+
+class AdditiveAdapter(Adapter):
+    """An adapter whose delta does not depend on the weight it changes."""
 
     __slots__ = ()
 
@@ -20,17 +56,17 @@ class Adapter(ABC):
     def delta(self) -> Tensor:
         """The change at strength 1: [out, in, *kernel], float32, the scale of the file included."""
 
-    @abstractmethod
-    def add_delta_(self, weight: Tensor, strength: float) -> None:
-        """Add strength * delta to a weight [out, in, *kernel], in place, computed in float32."""
+    def delta_of(self, weight: Tensor) -> Tensor:
+        """See Adapter.delta_of; on the weight's device."""
+        return self.delta().to(weight.device)
 
-    @abstractmethod
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that hold the adapter, in the order `with_tensors` takes them."""
 
-    @abstractmethod
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Adapter":
-        """The same adapter on other copies of its tensors, such as ones on another device."""
+class ScaleOf(Protocol):
+    """The rule of one layer: rank -> (scale, alpha)."""
+
+    def __call__(self, rank: int) -> tuple[float, float]:
+        """Scale and alpha for a rank."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,17 +75,18 @@ class AdapterParts:
 
     tensors: Mapping[str, Tensor]  # role -> tensor, in the file's dtype
     shape: tuple[int, ...]  # of the target's weight, or of the rows of it that are meant
-    scale: Callable[[int], tuple[float, float]]  # rank -> (scale, alpha)
+    scale: ScaleOf
+    alpha: float | None = None  # the layer's own alpha tensor, where it is no divisor of a rank
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Built:
     """An adapter and what a report says of it."""
 
     adapter: Adapter
     algorithm: str
-    rank: int
-    alpha: float
+    rank: int | None = None  # None where the algorithm has none
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +94,17 @@ class Builder:
     """How one algorithm is recognised by its parameters and built from them."""
 
     algorithm: str
-    required: frozenset[str]  # roles
-    optional: frozenset[str]  # roles
+    required: frozenset[str]  # roles; all must be there
+    optional: frozenset[str] = frozenset()  # roles; may be there, and no others
+    sides: int = 2  # that each tensor has at least
     build: Callable[[AdapterParts], Built]  # raises BadAdapter
+
+
+def as_weight(delta: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A delta in the weight's shape, by element count: a 1x1 convolution and a Linear layer are the same matrix.
+
+    Raises BadAdapter naming both shapes.
+    """
+    if delta.numel() != torch.Size(shape).numel() or delta.shape[:1] != shape[:1]:
+        raise BadAdapter(f"shape mismatch: the layer is {list(shape)}, the file gives {list(delta.shape)}")
+    return delta.reshape(shape)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Adapter, AdapterParts, BadAdapter, Builder, Built
+from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LowRank(Adapter):
+class LowRank(AdditiveAdapter):
     """delta = scale * up @ down, with scale = alpha / rank.
 
     With a middle tensor, delta[o, i, ...] = scale * sum_mn up[o, m] * mid[m, n, ...] * down[n, i].
@@ -24,7 +24,7 @@ class LowRank(Adapter):
     mid: Tensor | None = None  # [rank, rank, *kernel]
 
     def delta(self) -> Tensor:
-        """See Adapter.delta."""
+        """See AdditiveAdapter.delta."""
         return torch.mm(self.up.float() * self.scale, self._wide_down()).reshape(self.shape)
 
     def add_delta_(self, weight: Tensor, strength: float) -> None:
@@ -35,15 +35,6 @@ class LowRank(Adapter):
             weight.view(up.shape[0], -1).addmm_(up, down, alpha=factor)
         else:
             weight.add_(torch.mm(up, down).mul_(factor).reshape(weight.shape).to(weight.dtype))
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return (self.down, self.up) if self.mid is None else (self.down, self.up, self.mid)
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "LowRank":
-        """See Adapter.with_tensors."""
-        down, up, *mid = tensors
-        return LowRank(down, up, self.scale, self.shape, mid[0] if mid else None)
 
     def _wide_down(self) -> Tensor:
         """The matrix that `up` multiplies: [rank, in * kernel], float32."""
@@ -77,6 +68,6 @@ def _build(parts: AdapterParts) -> Built:
 BUILDER = Builder(
     algorithm="LoRA",
     required=frozenset({"down", "up"}),
-    optional=frozenset({"mid", "alpha"}),
+    optional=frozenset({"mid"}),
     build=_build,
 )

@@ -2,13 +2,16 @@
 
 from .dialect import UNDERSCORES, Dialect, Parameter, Prefix
 
+HADA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
+LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+
 DIALECT = Dialect(
     name="lycoris",
     prefixes=(Prefix("lycoris_", ("unet",), UNDERSCORES),),
     parameters=(
         Parameter(".dora_scale", "magnitude", "dora"),
-        *(Parameter(f".hada_{name}", name, "loha") for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-        *(Parameter(f".lokr_{name}", name, "lokr") for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
+        *(Parameter(f".{name}", name, "loha") for name in HADA),
+        *(Parameter(f".{name}", name, "lokr") for name in LOKR),
         *(Parameter(f".{name}.weight", name, "glora") for name in ("a1", "a2", "b1", "b2", "bm")),
         Parameter(".oft_blocks", "blocks", "oft"),
         Parameter(".oft_diag", "blocks", "oft"),

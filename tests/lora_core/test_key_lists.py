@@ -23,7 +23,22 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("sd15_diffusers_attnprocs_unet_te", SD15, 176, "diffusers"),
     ("sd15_peft_lora", SD15, 128, "peft"),
     ("sd15_lycoris_locon_tucker", SD15, 354, "kohya"),
+    ("sd15_lycoris_locon", SD15, 354, "kohya"),
+    ("sd15_lycoris_locon_norm", SD15, 462, "kohya"),
+    ("sd15_lycoris_loha", SD15, 354, "kohya"),
+    ("sd15_lycoris_loha_tucker", SD15, 354, "kohya"),
+    ("sd15_lycoris_lokr", SD15, 354, "kohya"),
+    ("sd15_lycoris_lokr_full", SD15, 354, "kohya"),
+    ("sd15_lycoris_lokr_both_tucker", SD15, 354, "kohya"),
+    ("sd15_lycoris_dylora", SD15, 354, "kohya"),
+    ("sd15_kohya_dylora_sdscripts", SD15, 264, "kohya"),
+    ("sd15_kohya_lorafa_sdscripts", SD15, 264, "kohya"),
+    ("sd15_peft_dora_lorabias", SD15, 144, "peft"),
     ("sdxl_kohya_lora_sdscripts", SDXL, 986, "kohya"),
+    ("sdxl_kohya_dora_larsupb", SDXL, 722, "kohya"),
+    ("sdxl_lycoris_lokr", SDXL, 1052, "kohya"),
+    ("sdxl_lycoris_lokr_inspector", SDXL, 1052, "kohya"),
+    ("sdxl_lycoris_loha_inspector", SDXL, 1052, "kohya"),
     ("sdxl_kohya_locon_sdscripts", SDXL, 1052, "kohya"),
     ("sdxl_kohya_lcm_rank1_muchai", SDXL, 788, "kohya"),
     ("sdxl_kohya_from_diffusers_converter", SDXL, 560, "kohya"),
@@ -50,13 +65,13 @@ def test_every_key_of_a_list_makes_a_complete_layer_also_without_a_model(
     assert (report.layers, len(report.matched)) == (layers, len(read_list(name)))
 
 
-@pytest.mark.parametrize("name", ["sd15_kohya_lora_sdscripts", "sd15_lycoris_locon_tucker"])
+@pytest.mark.parametrize("name", ["sd15_kohya_lora_sdscripts", "sd15_lycoris_locon_tucker", "sd15_lycoris_locon_norm"])
 def test_loading_a_whole_file_gives_the_same_account_as_its_header(name: str, tmp_path: Path) -> None:
     path = write_list(name, tmp_path / "a.safetensors")
     loaded = load(path, model_layout(*SD15))
     looked_at = inspect_file(open_file_or_key_list(path), model_layout(*SD15))
     assert loaded.report.as_json() == looked_at.as_json()
-    assert len(loaded.adapters) == loaded.report.layers
+    assert len({placed.place for placed in loaded.adapters}) == loaded.report.layers
 
 
 def test_text_encoder_keys_are_ignored_with_the_reason_when_no_clip_is_connected(tmp_path: Path) -> None:
