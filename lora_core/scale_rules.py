@@ -110,7 +110,7 @@ def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
     if any(alpha is None for alpha in alphas.values()):
         notes.append("an alpha_pattern in the metadata is no number and was left out")
     return PeftScale(
-        alpha=_number(config.get("lora_alpha")),
+        alpha=_number(config.get("lora_alpha", config.get("alpha"))),  # LoHa and LoKr say "alpha"
         rank_stabilised=config.get("use_rslora") is True,
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha is not None},
     )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import full_delta, hadamard, kronecker, low_rank
+from . import full_delta, generalized, hadamard, kronecker, low_rank, rescaling, rotation
 from .base import BIAS, WEIGHT, Adapter, AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
 from .full_delta import FullDelta
 from .low_rank import LowRank
@@ -17,6 +17,10 @@ BUILDERS: Sequence[Builder] = (
     full_delta.NORM,
     full_delta.REPLACEMENT,
     kronecker.BUILDER,
+    generalized.BUILDER,
+    rotation.BUILDER,
+    rescaling.LYCORIS,
+    rescaling.PEFT,
 )
 ALPHA = "alpha"
 MAGNITUDE = "magnitude"
@@ -56,6 +60,8 @@ def why_incomplete(algorithms: Mapping[str, str]) -> str:
     if foreign:
         return f"algorithm not supported yet: {', '.join(sorted(foreign))}"
     own = algorithms.keys() - BESIDE
+    if own == {"ia3_weight"}:
+        return "a whole weight of the model, no adapter"
     started = [builder for builder in BUILDERS if own & (builder.required | builder.optional)]
     if len(started) > 1:
         return f"parameters of two algorithms: {', '.join(builder.algorithm for builder in started)}"
@@ -68,7 +74,9 @@ def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
     changes: dict[str, Built] = {}
     builder = find_builder(parts.tensors.keys())
     if builder is not None:
-        changes[WEIGHT] = _weight(builder, parts)
+        changes[WEIGHT] = built = _weight(builder, parts)
+        if built.bias is not None and has_bias:
+            changes[BIAS] = Built(adapter=built.bias, algorithm=built.algorithm)
     for role, algorithm in BIASES.items():
         bias = parts.tensors.get(role)
         if bias is None:

@@ -87,6 +87,7 @@ class Built:
     algorithm: str
     rank: int | None = None  # None where the algorithm has none
     alpha: float | None = None
+    bias: Adapter | None = None  # what the algorithm does to the layer's bias, where it has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,10 @@ def test_an_alpha_pattern_fits_the_end_of_a_name_or_as_a_whole(layer: str, alpha
     assert _scale(layer, 8, config=CONFIG) == alpha / 8
 
 
+def test_configurations_of_loha_and_lokr_say_alpha() -> None:
+    assert _scale("base_model.model.x", 8, config={"r": 8, "alpha": 4}) == 0.5
+
+
 def test_rank_stabilised_configurations_divide_by_the_root_of_the_rank() -> None:
     assert _scale("a", 16, config={"lora_alpha": 8, "use_rslora": True}) == 8 / math.sqrt(16)
 

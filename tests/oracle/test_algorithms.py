@@ -1,21 +1,25 @@
-"""LoHa, LoKr, DoRA and whole differences give the deltas of LyCORIS and PEFT, at every strength."""
+"""LoHa, LoKr, GLoRA, OFT, BOFT, IA3, DoRA and whole differences change weights as LyCORIS and PEFT do."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import lycoris.modules.boft
+import lycoris.modules.diag_oft
+import lycoris.modules.glora
+import lycoris.modules.ia3
 import lycoris.modules.locon
 import lycoris.modules.loha
 import lycoris.modules.lokr
 import pytest
 import torch
 from lora_pack.lora_core import LoadedLora, NameTable, list_targets, load_lora, open_lora
-from peft import LoraConfig, inject_adapter_in_model
+from peft import IA3Config, LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 2.0)
 LAYER = "lora_unet_layer"
-OUT, IN, RANK, ALPHA = 12, 20, 4, 3.0
+OUT, IN, RANK, ALPHA = 16, 20, 4, 3.0
 TOLERANCE = 2e-5  # float32, deltas of order 1
 
 LAYERS = {
@@ -29,6 +33,7 @@ LYCORIS = {
     "lokr": (lycoris.modules.lokr.LokrModule, {"factor": 4}),
     "lokr both factored": (lycoris.modules.lokr.LokrModule, {"factor": 4, "decompose_both": True, "lora_dim": 1}),
     "lokr whole": (lycoris.modules.lokr.LokrModule, {"factor": 4, "full_matrix": True}),
+    "glora": (lycoris.modules.glora.GLoRAModule, {}),
     "lokr tucker": (lycoris.modules.lokr.LokrModule, {"factor": 2, "use_tucker": True, "lora_dim": 2}),
 }
 
@@ -62,6 +67,13 @@ def _merged(lora: LoadedLora, weight: Tensor, strength: float) -> Tensor:
     return changed
 
 
+def _published_delta(module: nn.Module, weight: Tensor) -> Tensor:
+    """LoHa's and LoKr's get_diff_weight multiply by alpha / rank twice in this version; get_weight does not."""
+    if hasattr(module, "get_weight"):
+        return module.get_weight(weight.shape).detach().reshape(weight.shape)
+    return module.get_diff_weight(1.0, weight.shape)[0].detach().reshape(weight.shape)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("algorithm", LYCORIS)
 def test_a_lycoris_module_and_ours_change_a_weight_alike(algorithm: str, kind: str, tmp_path: Path) -> None:
@@ -72,13 +84,68 @@ def test_a_lycoris_module_and_ours_change_a_weight_alike(algorithm: str, kind: s
     _randomise(module)
     tensors = {f"{LAYER}.{key}": tensor for key, tensor in module.state_dict().items() if "org_module" not in key}
     lora = _load(tensors, layer, tmp_path)
-    # get_weight: the published delta. get_diff_weight multiplies by alpha / rank twice in this version.
-    expected = module.get_weight(layer.weight.shape).detach().reshape(layer.weight.shape)
+    expected = _published_delta(module, layer.weight)
     assert expected.abs().max() > 0.1
     for strength in STRENGTHS:
         assert torch.allclose(
             _merged(lora, layer.weight, strength), layer.weight + strength * expected, atol=TOLERANCE, rtol=1e-5
         )
+
+
+ROTATIONS = {
+    "oft": (lycoris.modules.diag_oft.DiagOFTModule, 4),
+    "boft": (lycoris.modules.boft.ButterflyOFTModule, 4),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("constraint", [0.0, 0.01])
+@pytest.mark.parametrize("rescaled", [False, True])
+@pytest.mark.parametrize("algorithm", ROTATIONS)
+def test_rotations_are_those_of_lycoris_and_linear_in_strength(
+    algorithm: str, rescaled: bool, constraint: float, kind: str, tmp_path: Path
+) -> None:
+    module_class, size = ROTATIONS[algorithm]
+    layer = _layer(kind)
+    module = module_class("layer", layer, multiplier=1.0, lora_dim=size, constraint=constraint, rescaled=rescaled)
+    _randomise(module)
+    tensors = {f"{LAYER}.{key}": tensor for key, tensor in module.state_dict().items() if "org_module" not in key}
+    lora = _load(tensors, layer, tmp_path)
+    turned = module.get_merged_weight(1.0, layer.weight.shape)[0].detach().reshape(layer.weight.shape)
+    assert not torch.allclose(turned, layer.weight, atol=0.01)
+    for strength in STRENGTHS:
+        expected = layer.weight + strength * (turned - layer.weight)
+        assert torch.allclose(_merged(lora, layer.weight, strength), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("on_input", [False, True])
+def test_ia3_of_lycoris_scales_outputs_or_inputs(kind: str, on_input: bool, tmp_path: Path) -> None:
+    layer = _layer(kind)
+    module = lycoris.modules.ia3.IA3Module("layer", layer, multiplier=1.0, train_on_input=on_input)
+    _randomise(module)
+    tensors = {f"{LAYER}.{key}": tensor for key, tensor in module.state_dict().items() if "org_module" not in key}
+    lora = _load(tensors, layer, tmp_path)
+    for strength in STRENGTHS:
+        expected = layer.weight + module.get_diff_weight(strength, layer.weight.shape)[0].detach()
+        assert torch.allclose(_merged(lora, layer.weight, strength), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("feedforward", [False, True])
+def test_ia3_of_peft_scales_outputs_with_their_bias_or_inputs(feedforward: bool, tmp_path: Path) -> None:
+    model = nn.ModuleDict({"layer": _layer("linear")})
+    base = _layer("linear")
+    names = ["layer"]
+    inject_adapter_in_model(IA3Config(target_modules=names, feedforward_modules=names if feedforward else []), model)
+    with torch.no_grad():
+        model["layer"].ia3_l["default"].copy_(torch.rand(model["layer"].ia3_l["default"].shape) * 2)
+    lora = _load({"base_model.model.layer.ia3_l": model["layer"].ia3_l["default"]}, base, tmp_path)
+    changed = {"weight": base.weight.detach().clone(), "bias": base.bias.detach().clone()}
+    for placed in lora.adapters:
+        placed.adapter.add_delta_(changed[placed.parameter], 1.0)
+    model["layer"].merge()
+    for parameter, tensor in changed.items():
+        assert torch.allclose(tensor, getattr(model["layer"].base_layer, parameter), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
