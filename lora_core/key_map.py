@@ -9,7 +9,7 @@ from .key_dialects.dialect import DOTS, TEXT_ENCODER_BY_NAME, UNDERSCORES
 from .key_report import KeyNote
 from .nearest import NearestNames
 from .path_names import NAMES_OF_PART
-from .target_layer import UNET, ModelLayout
+from .target_layer import UNET, ModelLayout, TargetLayer
 
 NOT_THERE = "no layer of this name in the model"
 NO_CLIP = "for a text encoder; no CLIP is connected"
@@ -23,6 +23,7 @@ class Place:
 
     path: str
     rows: tuple[int, int] | None = None  # [start, stop) of the output rows; None for all
+    swap_halves: bool = False  # the file has the second half of the rows first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class NameTable:
         }
 
     def _add_part(self, part: str) -> None:
-        own = {target.inner: target.path for target in self._layout.targets.values() if target.part == part}
+        own = {target.inner: target for target in self._layout.targets.values() if target.part == part}
         for joined in (DOTS, UNDERSCORES):
             names: dict[str, Place] = {}
             twice: set[str] = set()
@@ -80,12 +81,13 @@ class NameTable:
             self._twice[part, joined] = twice
 
     @staticmethod
-    def _part_names(part: str, own: Mapping[str, str]) -> Iterator[tuple[str, Place]]:
-        for inner, path in own.items():
-            yield inner, Place(path)
+    def _part_names(part: str, own: Mapping[str, TargetLayer]) -> Iterator[tuple[str, Place]]:
+        for inner, target in own.items():
+            yield inner, Place(target.path)
+        shapes = {inner: target.shape for inner, target in own.items()}
         for source in NAMES_OF_PART.get(part, ()):
-            for name in source(own):
-                yield name.name, Place(own[name.inner], name.rows)
+            for name in source(shapes):
+                yield name.name, Place(own[name.inner].path, name.rows, name.swap_halves)
 
     @property
     def parts(self) -> frozenset[str]:

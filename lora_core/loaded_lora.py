@@ -20,6 +20,7 @@ from .adapters import (
     is_complete,
     why_incomplete,
 )
+from .adapters.row_order import SwappedHalves
 from .errors import FamilyMismatch
 from .families import Family, Widths, recognise
 from .finite import is_finite
@@ -168,7 +169,8 @@ class _Assembly:
         self._tally.count(main, alpha_read=self._file.has_data or "alpha" not in layer.keys)
         self._matched += [key.key for key in layer.keys.values()]
         for parameter, change in built.changes.items():
-            self._placed.append(PlacedAdapter(layer.place, target.part, change.adapter, parameter))
+            adapter = SwappedHalves(change.adapter) if layer.place.swap_halves else change.adapter
+            self._placed.append(PlacedAdapter(layer.place, target.part, adapter, parameter))
 
     def _add_by_name(self, layer: LayerKeys) -> None:
         """Account for a layer of which no shape is known: complete, or not."""

@@ -8,6 +8,7 @@ DIALECT = Dialect(
     name="kohya",
     prefixes=(
         Prefix("lora_unet_", ("unet",), UNDERSCORES),
+        Prefix("lora_transformer_", ("unet",), UNDERSCORES),  # OneTrainer
         Prefix("oft_unet_", ("unet",), UNDERSCORES),
         Prefix("lora_te_", ("clip_l", "clip_h", "clip_g"), UNDERSCORES),
         Prefix("lora_te1_", ("clip_l", "clip_h"), UNDERSCORES),

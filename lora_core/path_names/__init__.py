@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from . import clip_text, sd_unet
-from .place import Name
+from . import clip_text, flux, lumina, sd3, sd_unet, wan
+from .place import Name, Shape
 
 # part of the model -> the functions that know other names for its paths.
-# Each takes the part's own paths and gives (other name, where it points) for the families it knows, else nothing.
-NAMES_OF_PART: Mapping[str, Sequence[Callable[[Iterable[str]], Iterable[Name]]]] = {
-    "unet": (sd_unet.diffusers_names, sd_unet.attn_processor_names),
+# Each takes the part's own paths with their shapes and gives names for the families it knows, else nothing.
+NAMES_OF_PART: Mapping[str, Sequence[Callable[[Mapping[str, Shape]], Iterable[Name]]]] = {
+    "unet": (
+        sd_unet.diffusers_names,
+        sd_unet.attn_processor_names,
+        flux.names,
+        sd3.names,
+        wan.names,
+        lumina.names,
+    ),
     "clip_l": (clip_text.names,),
     "clip_g": (clip_text.names,),
     "clip_h": (clip_text.names,),

@@ -1,6 +1,8 @@
-"""Where a name in an adapter file points: a layer of the model, or some rows of it."""
+"""Where a name in an adapter file points: a layer of the model, some rows of it, or its rows in another order."""
 
 from dataclasses import dataclass
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +12,4 @@ class Name:
     name: str
     inner: str  # path inside the part
     rows: tuple[int, int] | None = None  # [start, stop) of the weight's output rows; None for all of them
+    swap_halves: bool = False  # the trainer has the second half of the rows first

@@ -13,6 +13,8 @@ from .adapter_files import load, model_layout, read_list, write_list
 
 SD15 = ("sd15_unet_comfy", "sd15_clip_comfy")
 SDXL = ("sdxl_unet_comfy", "sdxl_clip_comfy")
+FLUX = ("flux1_dev_comfy", "flux_clip_comfy")
+SD3 = ("sd3_medium_comfy", "sd3_clip_comfy")
 COMPLETE = (  # list, model, layers it reaches, dialect
     ("sd15_kohya_lora_sdscripts", SD15, 264, "kohya"),
     ("sd15_kohya_locon_sdscripts", SD15, 350, "kohya"),
@@ -49,6 +51,35 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("sdxl_diffusers_unet_lora_down", SDXL, 560, "diffusers"),
     ("sdxl_diffusers_attnprocs_unet", SDXL, 560, "diffusers"),
     ("sdxl_diffusers_te_lora_linear_layer", SDXL, 264, "diffusers"),
+    ("flux_kohya_invoke", FLUX, 304, "kohya"),
+    ("flux_kohya_lora_te1_te3_sdscripts", FLUX, 552, "kohya"),
+    ("flux_diffusers_AB", FLUX, 495, "diffusers"),
+    ("flux_diffusers_invoke", FLUX, 494, "diffusers"),
+    ("flux_diffusers_noprojmlp_invoke", FLUX, 342, "diffusers"),
+    ("flux_aitoolkit_invoke", FLUX, 228, "comfy"),
+    ("flux_onetrainer_dora_invoke", FLUX, 506, "kohya"),
+    ("flux_peft_basemodel_invoke", FLUX, 381, "peft"),
+    ("flux_simpletuner_lycoris_lokr_full", FLUX, 152, "lycoris"),
+    ("chroma_diffusers_AB", ("chroma_comfy",), 190, "diffusers"),
+    ("flux2_kohya_musubi", ("flux2_dev_comfy",), 160, "kohya"),
+    ("sd3m_diffusers_AB", SD3, 285, "diffusers"),
+    ("sd3_kohya_lora_te123_sdscripts", SD3, 669, "kohya"),
+    ("sd3_flash_peft_basemodel", SD3, 285, "peft"),
+    ("sd35l_diffusers_AB", ("sd35_large_comfy",), 303, "diffusers"),
+    ("sd35m_kohya_lora_sdscripts", ("sd35_medium_comfy", "sd3_clip_comfy"), 527, "kohya"),
+    ("wan_t2v_kohya_musubi", ("wan21_t2v_14b_comfy",), 400, "kohya"),
+    ("wan_t2v_diffusers_AB", ("wan21_t2v_14b_comfy",), 400, "diffusers"),
+    ("wan_i2v_kohya_musubi", ("wan21_i2v_14b_comfy",), 480, "kohya"),
+    ("wan22_diffusionmodel_larsupb", ("wan21_t2v_14b_comfy",), 400, "comfy"),
+    ("hunyuan_video_kohya_musubi", ("hunyuan_video_comfy",), 240, "kohya"),
+    ("hunyuan_video_native_diffusionpipe_AB", ("hunyuan_video_comfy",), 320, "diffusers"),
+    ("qwen_image_kohya_musubi", ("qwen_image_comfy",), 840, "kohya"),
+    ("qwen_image_diffusers_AB", ("qwen_image_comfy",), 840, "diffusers"),
+    ("qwen_lightning_muchai", ("qwen_image_comfy",), 720, "kohya"),
+    ("zimage_kohya_musubi", ("zimage_comfy",), 210, "kohya"),
+    ("zimage_diffusers_AB", ("zimage_comfy",), 238, "diffusers"),
+    ("zimage_aitoolkit_larsupb", ("zimage_comfy",), 240, "comfy"),
+    ("ltxv_diffusers_AB", ("ltxv_2b_comfy",), 280, "diffusers"),
 )
 
 

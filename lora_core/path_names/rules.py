@@ -1,0 +1,61 @@
+"""Names that follow a pattern: a table of rules from a model's own paths to another trainer's."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .place import Name, Shape
+
+NUMBER = "{}"
+RowsOf = Callable[[Shape], tuple[int, int]]  # weight shape [out, in, *kernel] -> [start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`own` path -> `other` name; {} stands for the same numbers in both."""
+
+    own: str
+    other: str
+    rows: RowsOf | None = None
+    swap_halves: Callable[[Shape], bool] | None = None
+
+
+def names_by_rules(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> Iterable[Name]:
+    """Every name that the rules give to a part's paths.
+
+    Args:
+        shapes: path inside the part -> weight shape.
+    """
+    compiled = [(re.compile(re.escape(rule.own).replace(r"\{\}", r"(\d+)")), rule) for rule in rules]
+    for path, shape in shapes.items():
+        for pattern, rule in compiled:
+            found = pattern.fullmatch(path)
+            if found:
+                rows = rule.rows(shape) if rule.rows else None
+                swapped = rule.swap_halves is not None and rule.swap_halves(shape)
+                yield Name(rule.other.format(*found.groups()), path, rows, swapped)
+
+
+def query(shape: Shape) -> tuple[int, int]:
+    """The rows of q in a fused q, k, v whose q is as wide as the input."""
+    return 0, shape[1]
+
+
+def key(shape: Shape) -> tuple[int, int]:
+    """The rows of k: half of what q leaves (equal to q unless queries share keys)."""
+    return shape[1], shape[1] + (shape[0] - shape[1]) // 2
+
+
+def value(shape: Shape) -> tuple[int, int]:
+    """The rows of v."""
+    return shape[1] + (shape[0] - shape[1]) // 2, shape[0]
+
+
+def split(own: str, others: Sequence[str]) -> list[Rule]:
+    """The rules of a fused q, k, v layer for its three names."""
+    return [Rule(own, other, rows) for other, rows in zip(others, (query, key, value), strict=True)]
+
+
+def always(shape: Shape) -> bool:
+    """For layers whose halves are always the other way round."""
+    return True
