@@ -70,12 +70,14 @@ class NameTable:
 
     def _add_part(self, part: str) -> None:
         own = {target.inner: target for target in self._layout.targets.values() if target.part == part}
+        known = list(self._part_names(part, own))
         for joined in (DOTS, UNDERSCORES):
             names: dict[str, Place] = {}
             twice: set[str] = set()
-            for name, place in self._part_names(part, own):
-                spelled = name.replace(DOTS, joined)
-                if names.setdefault(spelled, place) != place:
+            for name, place in known:
+                spelled = name if joined == DOTS else name.replace(DOTS, joined)
+                first = names.setdefault(spelled, place)
+                if first is not place and first != place:
                     twice.add(spelled)
             self._names[part, joined] = names
             self._twice[part, joined] = twice

@@ -90,13 +90,6 @@ def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
     return BuiltLayer(changes=changes)
 
 
-def _check_shape(adapter: Adapter, shape: tuple[int, ...]) -> None:
-    """Work the delta out in shapes alone, so that a misfit is told when a file is read and not when it is applied."""
-    shapes = adapter.with_tensors(tuple(tensor.to("meta") for tensor in adapter.tensors()))
-    if isinstance(shapes, AdditiveAdapter):
-        as_weight(shapes.delta(), shape)
-
-
 def _weight(builder: Builder, parts: AdapterParts) -> Built:
     for role in builder.required | builder.optional:
         tensor = parts.tensors.get(role)
@@ -104,7 +97,6 @@ def _weight(builder: Builder, parts: AdapterParts) -> Built:
             raise BadAdapter(f"{role} should have {builder.sides} sides, but has the shape {list(tensor.shape)}")
     try:
         built = builder.build(parts)
-        _check_shape(built.adapter, parts.shape)
         magnitude = parts.tensors.get(MAGNITUDE)
         if magnitude is None:
             return built

@@ -109,3 +109,12 @@ def as_weight(delta: Tensor, shape: tuple[int, ...]) -> Tensor:
     if delta.numel() != torch.Size(shape).numel() or delta.shape[:1] != shape[:1]:
         raise BadAdapter(f"shape mismatch: the layer is {list(shape)}, the file gives {list(delta.shape)}")
     return delta.reshape(shape)
+
+
+def check_shape(adapter: AdditiveAdapter, shape: tuple[int, ...]) -> None:
+    """Work the delta out in shapes alone, so that a misfit is told when a file is read and not when it is applied.
+
+    Raises BadAdapter, or torch's RuntimeError where the factors don't fit each other.
+    """
+    shapes = adapter.with_tensors(tuple(tensor.to("meta") for tensor in adapter.tensors()))
+    as_weight(shapes.delta_of(torch.empty(shape, device="meta")), shape)

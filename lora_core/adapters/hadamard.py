@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
+from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight, check_shape
 from .tucker import tucker
 
 
@@ -49,6 +49,7 @@ def _build(parts: AdapterParts) -> Built:
     if (middles[0] is None) != (middles[1] is None):
         raise BadAdapter("incomplete: one of the two middle tensors hada_t1, hada_t2 is missing")
     adapter = Hadamard(w1_a, w1_b, w2_a, w2_b, scale, parts.shape, *middles)
+    check_shape(adapter, parts.shape)
     return Built(adapter=adapter, algorithm="LoHa", rank=rank, alpha=alpha)
 
 

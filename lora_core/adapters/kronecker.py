@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
+from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight, check_shape
 from .tucker import tucker
 
 
@@ -53,11 +53,11 @@ def _build(parts: AdapterParts) -> Built:
         if name not in given and not (f"{name}_a" in given and f"{name}_b" in given):
             raise BadAdapter(f"incomplete: neither lokr_{name} nor both of lokr_{name}_a and lokr_{name}_b")
     factored = given.get("w2_b", given.get("w1_b"))
-    if factored is None:
-        return Built(adapter=Kronecker(1.0, parts.shape, **given), algorithm="LoKr")
-    scale, alpha = parts.scale(factored.shape[0])
+    rank = None if factored is None else factored.shape[0]
+    scale, alpha = (1.0, None) if rank is None else parts.scale(rank)
     adapter = Kronecker(scale, parts.shape, **given)
-    return Built(adapter=adapter, algorithm="LoKr", rank=factored.shape[0], alpha=alpha)
+    check_shape(adapter, parts.shape)
+    return Built(adapter=adapter, algorithm="LoKr", rank=rank, alpha=alpha)
 
 
 BUILDER = Builder(

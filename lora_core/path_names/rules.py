@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from .place import Name, Shape
 
@@ -20,20 +21,30 @@ class Rule:
     swap_halves: Callable[[Shape], bool] | None = None
 
 
-def names_by_rules(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> Iterable[Name]:
+def names_by_rules(rules: tuple[Rule, ...], shapes: Mapping[str, Shape]) -> Iterable[Name]:
     """Every name that the rules give to a part's paths.
 
     Args:
         shapes: path inside the part -> weight shape.
     """
-    compiled = [(re.compile(re.escape(rule.own).replace(r"\{\}", r"(\d+)")), rule) for rule in rules]
+    compiled = _compiled(rules)
     for path, shape in shapes.items():
-        for pattern, rule in compiled:
+        for pattern, rule in compiled.get(path.partition(".")[0], ()):
             found = pattern.fullmatch(path)
             if found:
                 rows = rule.rows(shape) if rule.rows else None
                 swapped = rule.swap_halves is not None and rule.swap_halves(shape)
                 yield Name(rule.other.format(*found.groups()), path, rows, swapped)
+
+
+@cache
+def _compiled(rules: tuple[Rule, ...]) -> Mapping[str, list[tuple[re.Pattern[str], Rule]]]:
+    """The rules by the first segment of the paths they are for."""
+    compiled: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
+    for rule in rules:
+        pattern = re.compile(re.escape(rule.own).replace(r"\{\}", r"(\d+)"))
+        compiled.setdefault(rule.own.partition(".")[0], []).append((pattern, rule))
+    return compiled
 
 
 def query(shape: Shape) -> tuple[int, int]:
