@@ -218,10 +218,11 @@ def _build(layer: LayerKeys, target: TargetLayer, reader: Reader, rules: ScaleRu
         if not is_finite(tensors[role]):
             raise BadAdapter(f"'{key.key}' holds NaN or infinite numbers")
     alpha = _alpha(tensors.pop("alpha", None))
+    name = bare_name(layer.layer)
     rows = layer.place.rows
     shape = target.shape if rows is None else (rows[1] - rows[0], *target.shape[1:])
     parts = AdapterParts(
-        tensors=tensors, shape=shape, alpha=alpha, scale=lambda rank: rules.scale(layer.layer, rank, alpha)
+        tensors=tensors, shape=shape, alpha=alpha, scale=lambda rank: rules.scale(layer.layer, name, rank, alpha)
     )
     return build_layer(parts, has_bias=target.has_bias)
 

@@ -14,7 +14,10 @@ ADAPTER_METADATA = "lora_adapter_metadata"  # header field of diffusers >= 0.34:
 PLAIN_ALPHAS = ("lora_alpha", "network_alpha", "alpha")  # header fields that some trainers write
 CONFIG_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 PATTERN_LENGTH = 300  # characters; longer patterns are no layer names
-SLOW_PATTERN = re.compile(r"\)[*+?{]|(?:[*+{].*){5}")  # could take for ever to fit; no trainer writes such names
+QUANTIFIERS_AT_MOST = 4  # in a pattern; with more, or with a repeated group, fitting it could take for ever
+QUANTIFIER = re.compile(r"(?<!\\)[*+?{]")
+REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+PEFT_DEFAULT_ALPHA = 8.0  # LoraConfig.lora_alpha of peft 0.21.2, for a configuration that leaves it out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +28,10 @@ class PeftScale:
     rank_stabilised: bool = False  # scale = alpha / sqrt(rank) instead of alpha / rank
     alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def alpha_of(self, layer: str) -> float | None:
+    def alpha_of(self, name: str) -> float | None:
         """The alpha of a layer by its dotted name; a pattern fits the whole name or its end after a dot."""
         for pattern, alpha in self.alpha_pattern.items():
-            if _fits(pattern, layer):
+            if _fits(pattern, name):
                 return alpha
         return self.alpha
 
@@ -40,17 +43,18 @@ class ScaleRules:
     by_part: Mapping[str, PeftScale] = field(default_factory=dict[str, PeftScale])  # "" holds for every part
     has_alpha_tensors: bool = False
 
-    def scale(self, layer: str, rank: int, alpha: float | None) -> tuple[float, float]:
+    def scale(self, layer: str, name: str, rank: int, alpha: float | None) -> tuple[float, float]:
         """(scale, alpha) of a layer.
 
         Args:
-            layer: the layer's name as the file spells it.
+            layer: the layer's name as the file spells it, which tells the part.
+            name: the same without the prefix of its dialect, which patterns are written for.
             rank: rows of its down matrix.
             alpha: its own alpha tensor's value, None if it has none.
         """
         config = self._config(layer)
         if alpha is None and not self.has_alpha_tensors:
-            alpha = config.alpha_of(layer)
+            alpha = config.alpha_of(name)
         if alpha is None:
             return 1.0, float(rank)
         divisor = math.sqrt(rank) if config.rank_stabilised and not self.has_alpha_tensors else rank
@@ -106,13 +110,19 @@ def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
 def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
     patterns = config.get("alpha_pattern")
     table = cast("dict[str, Any]", patterns) if isinstance(patterns, dict) else {}
-    alphas = {str(name): _number(alpha) for name, alpha in table.items()}
-    if any(alpha is None for alpha in alphas.values()):
-        notes.append("an alpha_pattern in the metadata is no number and was left out")
+    kept: dict[str, float] = {}
+    for pattern, value in table.items():
+        alpha = _number(value)
+        if alpha is None or not _is_usable(pattern):
+            notes.append(f"the alpha_pattern '{pattern[:60]}' can't be used and was left out")
+        else:
+            kept[pattern] = alpha
+    is_peft = "peft_type" in config or "r" in config
+    default = PEFT_DEFAULT_ALPHA if is_peft else None
     return PeftScale(
-        alpha=_number(config.get("lora_alpha", config.get("alpha"))),  # LoHa and LoKr say "alpha"
+        alpha=_number(config.get("lora_alpha", config.get("alpha", default))),  # LoHa and LoKr say "alpha"
         rank_stabilised=config.get("use_rslora") is True,
-        alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha is not None},
+        alpha_pattern=kept,
     )
 
 
@@ -124,12 +134,19 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _fits(pattern: str, layer: str) -> bool:
-    if layer == pattern or layer.endswith(f".{pattern}"):
-        return True
-    if len(pattern) > PATTERN_LENGTH or SLOW_PATTERN.search(pattern):
+def _is_usable(pattern: str) -> bool:
+    """Whether a pattern is a valid one that is fitted in no time."""
+    if len(pattern) > PATTERN_LENGTH or REPEATED_GROUP.search(pattern):
+        return False
+    if len(QUANTIFIER.findall(pattern)) > QUANTIFIERS_AT_MOST:
         return False
     try:
-        return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
+        re.compile(pattern)
     except re.error:
         return False
+    return True
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """PEFT's rule: the pattern is the whole name, or what stands behind one of its dots."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", name) is not None

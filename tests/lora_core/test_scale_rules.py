@@ -13,7 +13,7 @@ def _scale(layer: str, rank: int, alpha: float | None = None, **given: object) -
     metadata = given.get("metadata", {})
     config = given.get("config")
     rules, _ = scale_rules(metadata, config, has_alpha_tensors=alpha is not None)  # type: ignore[arg-type]
-    return rules.scale(layer, rank, alpha)[0]
+    return rules.scale(layer, layer.removeprefix("base_model.model."), rank, alpha)[0]
 
 
 def test_without_any_alpha_the_scale_is_1() -> None:
@@ -63,8 +63,8 @@ def test_a_plain_alpha_in_the_header_holds_for_the_file(name: str) -> None:
 
 def test_alpha_tensors_are_not_scaled_again_by_the_header() -> None:
     rules, notes = scale_rules({"lora_alpha": "8"}, None, has_alpha_tensors=True)
-    assert rules.scale("a", 4, 2.0)[0] == 0.5
-    assert rules.scale("without an alpha", 4, None)[0] == 1.0
+    assert rules.scale("a", "a", 4, 2.0)[0] == 0.5
+    assert rules.scale("without an alpha", "without an alpha", 4, None)[0] == 1.0
     assert any("not applied on top" in note for note in notes)
 
 
@@ -75,14 +75,26 @@ def test_kohyas_network_alpha_is_only_a_hint() -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 5000, "null"])
 def test_a_header_that_can_not_be_read_is_told_and_the_rank_is_taken(text: str) -> None:
     rules, notes = scale_rules({"lora_adapter_metadata": text}, None, has_alpha_tensors=False)
-    assert rules.scale("a", 8, None)[0] == 1.0
+    assert rules.scale("a", "a", 8, None)[0] == 1.0
     assert "can't be read" in notes[0]
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*a*a*a*a*a*b", "(", "x" * 1000])
-def test_a_pattern_that_could_take_for_ever_is_not_tried(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*a*a*a*a*a*b", "a?" * 30 + "a" * 30, "(", "x" * 1000])
+def test_a_pattern_that_is_broken_or_could_take_for_ever_is_not_tried_and_told(pattern: str) -> None:
     config = {"lora_alpha": 4, "alpha_pattern": {pattern: 99}}
     assert _scale("a" * 60, 4, config=config) == 1.0
+    _, notes = scale_rules({}, config, has_alpha_tensors=False)
+    assert "can't be used" in notes[0]
+
+
+@pytest.mark.parametrize("pattern", ["^down.*to_q", r"(down\.)?attn1\.to_q", r"down\.attn1\.to_q$"])
+def test_anchors_and_optional_groups_mean_what_they_mean_in_peft(pattern: str) -> None:
+    config = {"lora_alpha": 8, "alpha_pattern": {pattern: 4}}
+    assert _scale("base_model.model.down.attn1.to_q", 8, config=config) == 0.5
+
+
+def test_a_peft_configuration_without_alpha_means_pefts_default() -> None:
+    assert _scale("base_model.model.x", 2, config={"peft_type": "LORA", "r": 2}) == 4.0
 
 
 @pytest.mark.parametrize("value", ["x", None, float("nan"), [1]])
