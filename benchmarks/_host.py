@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -10,20 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def start_host() -> Path:
     """Make `import comfy` and `import lora_pack.nodes...` work; the folder of the host named by COMFYUI_PATH."""
-    host = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".hosts" / "comfyui-0.3.75").resolve()
+    host = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".hosts" / "comfyui-0.3.75").expanduser().resolve()
     if not (host / "main.py").is_file():
         raise SystemExit(f"no ComfyUI at {host}; run `python dev.py setup` or set COMFYUI_PATH")
     # The repository's folder called nodes would hide the host's own module of that name.
-    sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
-    sys.path.append(str(ROOT / "demo" / "host"))
-    import cpu_packages
-
-    cpu_packages.prepare()
-    import comfy.cli_args
-    import torch
-
-    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     package = types.ModuleType("lora_pack")
     package.__path__ = [str(ROOT)]
     sys.modules["lora_pack"] = package
+    from lora_pack.demo.host.in_process import enter_host
+
+    enter_host(host, Path(tempfile.mkdtemp(prefix="lora-loom-bench-")))
     return host

@@ -28,7 +28,7 @@ Opened = tuple[Any, Any]  # patched model and CLIP
 def main() -> None:
     """Run all cases and write their rows."""
     out = output_path(__doc__ or "")
-    start_host()
+    print(f"host: {start_host()}", flush=True)
     import folder_paths
 
     rows: list[Row] = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from .key_dialects import IGNORED, PARAMETERS, PREFIXES, Dialect, Parameter, Prefix
 from .key_dialects.dialect import DOTS, TEXT_ENCODER_BY_NAME, UNDERSCORES
@@ -10,6 +10,8 @@ from .key_report import KeyNote
 from .nearest import NearestNames
 from .path_names import NAMES_OF_PART
 from .target_layer import UNET, ModelLayout, TargetLayer
+
+PARSED_KEYS = 20_000  # keys whose parts are remembered: a file's family and its map both ask for them
 
 NOT_THERE = "no layer of this name in the model"
 NO_CLIP = "for a text encoder; no CLIP is connected"
@@ -130,6 +132,7 @@ class NameTable:
         return NearestNames(name for names in dotted for name in names)
 
 
+@lru_cache(maxsize=PARSED_KEYS)
 def parse_key(key: str) -> ParsedKey | None:
     """Split a key into layer and parameter; None if no known parameter ends it."""
     plain = _without_slot(key)

@@ -1,0 +1,261 @@
+"""The pack's widgets in the host's real page, in both renderers, driven through Chromium.
+
+Needs Playwright for Python and a Chromium: CHROMIUM names its program, else it is looked for on the path.
+"""
+
+import json
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora_pack.demo.host.base_directory import make_base_directory
+from lora_pack.demo.host.client import GraphRefused
+from lora_pack.demo.host.server import RunningServer, ServerSettings, running_server
+from lora_pack.devtools.hosts import Host
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+MILLISECONDS_TO_LOAD = 120_000
+MILLISECONDS_TO_RUN = 30_000
+CHOICES = {"ckpt_name", "lora_name", "rows"}  # inputs of the examples that name files which are the user's
+
+Page = Any
+OpenPage = Callable[[str], Page]
+
+
+@pytest.fixture(scope="module")
+def page_server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The host with its real page, and two small LoRA files: one whole, one with a key that is none."""
+    files = tmp_path_factory.mktemp("loras")
+    layers = {
+        f"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_{name}.lora_{part}.weight": torch.zeros(shape)
+        for name in ("to_q", "to_k")
+        for part, shape in (("down", (4, 32)), ("up", (32, 4)))
+    }
+    save_file(layers, files / "whole.safetensors")
+    save_file({**layers, "lora_unet_odd.strange": torch.zeros(1)}, files / "part.safetensors")
+    base = tmp_path_factory.mktemp("page server")
+    make_base_directory(base, {"lora_loom": ROOT}, files.iterdir())
+    user = base / "user" / "default"
+    user.mkdir(parents=True)
+    (user / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True}), encoding="utf-8")
+    settings = ServerSettings(
+        host=host.path, python=Path(sys.executable), base=base, log=base / "server.log", with_front_end=True
+    )
+    with running_server(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def open_page(page_server: RunningServer) -> Iterator[OpenPage]:
+    """A page by renderer, "classic" or "nodes 2.0"; each is opened once."""
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip(f"no Chromium: none of {', '.join(PROGRAMS)} is on the path, and CHROMIUM is not set")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("no Playwright: pip install playwright")
+    pages: dict[str, Page] = {}
+    with ExitStack() as stack:
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        stack.callback(browser.close)
+
+        def opened(renderer: str) -> Page:
+            if renderer not in pages:
+                pages[renderer] = _load(browser, page_server.address, renderer)
+            pages[renderer].evaluate("() => app.graph.clear()")
+            return pages[renderer]
+
+        yield opened
+
+
+@pytest.fixture(params=["classic", "nodes 2.0"])
+def page(request: pytest.FixtureRequest, open_page: OpenPage) -> Page:
+    """An empty graph in the page."""
+    return open_page(request.param)
+
+
+def _load(browser: Any, address: str, renderer: str) -> Page:
+    page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    page.errors_seen = []
+    page.on("pageerror", lambda error: page.errors_seen.append(f"{error}\n{getattr(error, 'stack', '')}"))
+    page.on("console", lambda message: page.errors_seen.append(message.text) if message.type == "error" else None)
+    page.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
+    page.goto(address)
+    ready = "() => !!(window.app?.vueAppReady && window.LiteGraph?.registered_node_types.LoraLoomStack)"
+    page.wait_for_function(ready, timeout=MILLISECONDS_TO_LOAD)
+    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", renderer != "classic")
+    return page
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def add_node(page: Page, node_type: str, values: dict[str, Any] | None = None) -> str:
+    """Its id."""
+    script = """([type, values]) => {
+        const node = LiteGraph.createNode(type);
+        node.pos = [60, 120];
+        app.graph.add(node);
+        for (const [name, value] of Object.entries(values)) {
+            const widget = node.widgets.find((widget) => widget.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }
+        app.canvas.ds.scale = 1;
+        app.canvas.ds.offset = [60, 40];
+        app.canvas.setDirty(true, true);
+        return String(node.id);
+    }"""
+    return page.evaluate(script, [node_type, values or {}])
+
+
+def api_graph(page: Page) -> dict[str, Any]:
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def stack_rows(page: Page) -> list[str]:
+    """What each LoRA Stack node would send to the host."""
+    return [node["inputs"]["rows"] for node in api_graph(page).values() if node["class_type"] == "LoraLoomStack"]
+
+
+def editor(page: Page) -> Any:
+    return page.locator(".lora-loom-stack")
+
+
+def test_rows_that_are_added_in_the_editor_are_sent_as_text(page: Page) -> None:
+    add_node(page, "LoraLoomStack")
+    add = editor(page).get_by_role("button", name="+ Add LoRA")
+    names = editor(page).get_by_label("LoRA file")
+    add.click()
+    names.last.fill("whole.safetensors")
+    names.last.press("Enter")
+    editor(page).get_by_label("Model strength").last.fill("0.65")
+    add.click()
+    names.last.fill("part.safetensors")
+    names.last.press("Tab")
+    editor(page).get_by_label("CLIP strength").last.fill("-0.5")
+    editor(page).get_by_label("On", exact=True).first.uncheck()
+    assert stack_rows(page) == ["# <lora:whole.safetensors:0.65>\n<lora:part.safetensors:1:-0.5>"]
+
+
+def test_a_click_right_after_typing_takes_both(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n<lora:part:1>"})
+    editor(page).get_by_label("Model strength").first.fill("0.5")
+    editor(page).get_by_role("button", name="Move down").first.click()
+    assert stack_rows(page) == ["<lora:part:1>\n<lora:whole:0.5>"]
+
+
+def test_lines_that_cannot_be_read_are_framed_and_kept(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "hello there\n# a remark\n<lora:nowhere:1>\n<lora:whole:1>"})
+    assert editor(page).locator(".lora-loom-wrong").count() == 2
+    assert editor(page).get_by_text("no such file in the loras folders").count() == 1
+    editor(page).get_by_role("button", name="Remove").last.click()
+    assert stack_rows(page) == ["hello there\n# a remark\n<lora:nowhere:1>"]
+
+
+def test_rows_are_edited_as_text(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>"})
+    editor(page).get_by_role("button", name="Text", exact=True).click()
+    editor(page).get_by_role("textbox").fill("<lora:part:0.25>")
+    editor(page).get_by_role("button", name="Rows", exact=True).click()
+    assert editor(page).get_by_label("Model strength").input_value() == "0.25"
+    assert stack_rows(page) == ["<lora:part:0.25>"]
+
+
+def test_rows_survive_saving_and_loading_the_workflow(page: Page) -> None:
+    rows = "<lora:whole:0.5>\nhello there"
+    add_node(page, "LoraLoomStack", {"rows": rows})
+    page.evaluate("async () => { await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize()))); }")
+    assert stack_rows(page) == [rows]
+    editor(page).get_by_label("Line as text").wait_for()
+
+
+def test_an_edit_is_undone_in_the_graph_and_on_the_page(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n<lora:part:1>"})
+    page.mouse.click(900, 700)  # the front end notes the graph's state at a click
+    editor(page).get_by_role("button", name="Remove").last.click()
+    assert stack_rows(page) == ["<lora:whole:1>"]
+    page.mouse.move(900, 700)
+    page.evaluate("() => document.activeElement?.blur()")
+    page.keyboard.press("Control+z")
+    page.wait_for_function("() => document.querySelectorAll('.lora-loom-stack .lora-loom-name').length === 2")
+    assert stack_rows(page) == ["<lora:whole:1>\n<lora:part:1>"]
+
+
+def test_rows_of_a_pasted_node_are_its_own(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>"})
+    page.evaluate("""() => {
+        app.canvas.selectNode(app.graph.nodes[0]);
+        app.canvas.copyToClipboard();
+        app.canvas.pasteFromClipboard();
+        app.graph.nodes[1].widgets[0].value = "<lora:part:1>";
+    }""")
+    assert stack_rows(page) == ["<lora:whole:1>", "<lora:part:1>"]
+
+
+@pytest.mark.parametrize(
+    ("file", "label", "summary"),
+    [
+        ("whole.safetensors", "✓ all keys known", "holds 2 layers; 4 of 4 keys known"),
+        ("part.safetensors", "! known in part", "holds 2 layers; 4 of 5 keys known"),
+    ],
+)
+def test_the_report_is_shown_in_the_node_after_a_run(page: Page, file: str, label: str, summary: str) -> None:
+    node = add_node(page, "LoraLoomInspect", {"lora_name": file})
+    report = page.locator(".lora-loom-report")
+    assert report.get_by_text("Not run yet").count() == 1
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    report.locator(".lora-loom-badge").wait_for(timeout=MILLISECONDS_TO_RUN)
+    assert report.locator(".lora-loom-badge").inner_text() == label
+    assert report.get_by_text(summary).count() == 1
+    if file == "part.safetensors":
+        report.get_by_text("1 unmatched key").click()
+        report.get_by_text("lora_unet_odd.strange").wait_for()
+    assert set(api_graph(page)[node]["inputs"]) == {"lora_name"}  # the report itself is not sent
+
+
+def test_a_new_page_says_that_the_node_has_not_run(page: Page) -> None:
+    add_node(page, "LoraLoomInspect", {"lora_name": "whole.safetensors"})
+    page.evaluate("async () => { await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize()))); }")
+    page.locator(".lora-loom-report").get_by_text("Not run yet").wait_for()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_opens_and_lacks_nothing_but_the_files(
+    page: Page, page_server: RunningServer, example: Path
+) -> None:
+    page.evaluate("async (workflow) => { await app.loadGraphData(workflow); }", json.loads(example.read_text("utf-8")))
+    page.keyboard.press("Escape")
+    assert page.evaluate("() => app.graph.nodes.filter((node) => node.has_errors).map((node) => node.type)") == []
+    with pytest.raises(GraphRefused) as refusal:
+        page_server.client.queue(api_graph(page))
+    errors = [error for node in refusal.value.node_errors.values() for error in node["errors"]]
+    assert errors
+    assert {error["extra_info"]["input_name"] for error in errors} <= CHOICES, errors
+
+
+@pytest.mark.parametrize("node_id", ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect"])
+def test_the_help_page_is_where_the_page_looks_for_it(page_server: RunningServer, node_id: str) -> None:
+    pack = page_server.client.object_info(node_id)[node_id]["python_module"].rpartition(".")[2]
+    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with without_proxy.open(f"{page_server.address}/extensions/{pack}/docs/{node_id}.md", timeout=30) as answer:
+        assert answer.read().decode().startswith("# ")
+
+
+def test_the_pack_raised_no_error_on_the_page(page: Page) -> None:
+    marks = ("/extensions/lora_loom/", "extension 'lora_loom'")
+    assert [error for error in page.errors_seen if any(mark in error for mark in marks)] == []

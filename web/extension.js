@@ -1,0 +1,205 @@
+// @ts-check
+/**
+ * Hooks this pack's widgets into ComfyUI's front end. The only file with effects, and the only one that imports the
+ * host: the front end loads every .js file of this folder, so the others must do nothing when they are imported.
+ */
+
+// @ts-expect-error served by the host
+import { api } from "../../scripts/api.js";
+// @ts-expect-error served by the host
+import { app } from "../../scripts/app.js";
+import { element, separateFromCanvas } from "./dom.js";
+import { nodeOfExecution, nodesOf } from "./graph_nodes.js";
+import { choicesOf } from "./lora_names_state.js";
+import { viewsOf } from "./report_state.js";
+import { ReportView } from "./report_view.js";
+import { StackRowsEditor } from "./stack_rows_widget.js";
+
+const REPORTING_NODES = new Set(["LoraLoomApply", "LoraLoomApplyStack", "LoraLoomInspect"]);
+const STACK_NODE = "LoraLoomStack";
+const NAMES_NODE = "LoraLoomApply"; // whose input lists the LoRA files
+const NAMES_INPUT = "lora_name";
+const ROWS_INPUT = "rows";
+const ROWS_WIDGET = "LORA_LOOM_ROWS";
+const REPORT_WIDGET = "lora_loom_report";
+const NAMES_LIST = "lora-loom-names";
+
+const [REPORT_HEIGHT, ROWS_HEIGHT] = [140, 180]; // canvas pixels; least, with the host's margin of 10 on each side
+const [REPORT_WIDTH, ROWS_WIDTH] = [330, 430]; // canvas pixels; of a node that is newly made
+
+/** @type {WeakMap<object, ReportView>} */
+const reports = new WeakMap();
+/** @type {WeakMap<object, StackRowsEditor>} */
+const editors = new WeakMap();
+/** @type {readonly string[]} */
+let loraNames = [];
+const namesList = element("datalist", { id: NAMES_LIST });
+
+app.registerExtension({
+  name: "lora_loom",
+
+  init() {
+    const href = new URL("./lora_loom.css", import.meta.url).href;
+    document.head.append(element("link", { rel: "stylesheet", href }));
+    document.body.append(namesList);
+  },
+
+  setup() {
+    canvasElement()?.addEventListener("litegraph:set-graph", () => requestAnimationFrame(reseatWidgets));
+    api.addEventListener("executed", (/** @type {CustomEvent} */ { detail }) => {
+      showOutput(detail.display_node ?? detail.node, detail.output);
+    });
+    api.addEventListener("execution_cached", (/** @type {CustomEvent} */ { detail }) => {
+      for (const id of detail.nodes ?? []) reports.get(nodeOfExecution(rootGraph(), id))?.noteCached();
+    });
+    api.addEventListener("execution_error", (/** @type {CustomEvent} */ { detail }) => {
+      showError(detail.node_id, detail.exception_message);
+    });
+  },
+
+  getCustomWidgets: () => ({ [ROWS_WIDGET]: addRowsWidget }),
+
+  // The input stays a STRING, which any host without this page takes as text; here it gets the editor for its widget.
+  beforeRegisterNodeDef(/** @type {any} */ _type, /** @type {any} */ definition) {
+    if (definition.name === NAMES_NODE) setNames(choicesOf(definition, NAMES_INPUT));
+    // Its tooltip tells how to write the text, and would stand in front of the editor, whose fields have their own.
+    const rows = definition.name === STACK_NODE && definition.input.required[ROWS_INPUT][1];
+    if (rows) Object.assign(rows, { widgetType: ROWS_WIDGET, tooltip: undefined });
+  },
+
+  refreshComboInNodes(/** @type {any} */ definitions) {
+    setNames(choicesOf(definitions[NAMES_NODE], NAMES_INPUT));
+    for (const node of nodesOf(rootGraph())) editors.get(node)?.render();
+  },
+
+  nodeCreated(/** @type {any} */ node) {
+    if (REPORTING_NODES.has(node.comfyClass)) addReport(node);
+  },
+
+  // The front end makes all nodes anew at undo and when a workflow's tab is opened again; it keeps their outputs.
+  afterConfigureGraph() {
+    requestAnimationFrame(() => {
+      for (const node of nodesOf(rootGraph())) showKept(node);
+      reseatWidgets();
+    });
+  },
+});
+
+function rootGraph() {
+  return app.rootGraph ?? app.graph;
+}
+
+/** @returns {HTMLElement | undefined} */
+function canvasElement() {
+  return app.canvas?.canvas;
+}
+
+/** @param {readonly string[]} names */
+function setNames(names) {
+  loraNames = names;
+  namesList.replaceChildren(...names.map((value) => element("option", { value })));
+}
+
+/** @param {any} node */
+function addReport(node) {
+  const view = new ReportView();
+  separateFromCanvas(view.root, canvasElement);
+  const options = { serialize: false, getMinHeight: () => REPORT_HEIGHT };
+  const widget = node.addDOMWidget(REPORT_WIDGET, REPORT_WIDGET, view.root, options);
+  widget.serialize = false;
+  reports.set(node, view);
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0], REPORT_WIDTH), Math.max(height, node.size[1])]);
+}
+
+/**
+ * @param {unknown} executionId
+ * @param {unknown} output
+ */
+function showOutput(executionId, output) {
+  const views = viewsOf(output);
+  if (views) reports.get(nodeOfExecution(rootGraph(), executionId))?.showReports(views);
+}
+
+/**
+ * @param {unknown} executionId
+ * @param {string} message
+ */
+function showError(executionId, message) {
+  reports.get(nodeOfExecution(rootGraph(), executionId))?.showError(message);
+}
+
+/** @param {any} node */
+function showKept(node) {
+  const inside = node.graph === rootGraph() ? "" : `${node.graph?.id}:`;
+  const views = viewsOf(app.nodeOutputs?.[`${inside}${node.id}`]);
+  if (views) reports.get(node)?.showReports(views);
+}
+
+/**
+ * Puts the widgets of the nodes that are there now where those of earlier nodes with the same ids are still shown:
+ * Nodes 2.0 takes a widget's element once, and keeps it when undo or another graph puts another node in its place
+ * (seen in front end 1.32.9, WidgetDOM.vue).
+ */
+function reseatWidgets() {
+  for (const node of app.canvas.graph?.nodes ?? []) {
+    const root = editors.get(node)?.root ?? reports.get(node)?.root;
+    const shown = root && document.querySelector(`[data-node-id="${node.id}"] .lora-loom-widget`);
+    if (shown && shown !== root) shown.replaceWith(root);
+  }
+}
+
+/**
+ * Called by the front end for the rows of a LoRA Stack node.
+ * @param {any} node
+ * @param {string} inputName
+ * @param {any} description the input as in /object_info
+ */
+function addRowsWidget(node, inputName, description) {
+  const editor = new StackRowsEditor({
+    listId: NAMES_LIST,
+    listed: () => loraNames,
+    changed: (text) => widget.callback?.(text),
+    settled: () => {
+      app.canvas.emitBeforeChange();
+      app.canvas.emitAfterChange();
+    },
+  });
+  separateFromCanvas(editor.root, canvasElement);
+  editor.text = description?.[1]?.default ?? "";
+  const widget = node.addDOMWidget(inputName, ROWS_WIDGET, editor.root, {
+    getMinHeight: () => ROWS_HEIGHT,
+    getValue: () => editor.text,
+    setValue: (/** @type {unknown} */ text) => (editor.text = typeof text === "string" ? text : ""),
+  });
+  editors.set(node, editor);
+  followLink(node, widget, editor);
+  return { widget, minWidth: ROWS_WIDTH, minHeight: ROWS_HEIGHT };
+}
+
+/**
+ * Shows in the editor whether its rows are overruled by a wire.
+ * @param {any} node
+ * @param {any} widget
+ * @param {StackRowsEditor} editor
+ */
+function followLink(node, widget, editor) {
+  const before = node.onConnectionsChange;
+  node.onConnectionsChange = function (/** @type {any[]} */ ...change) {
+    before?.apply(this, change);
+    const link = node.inputs?.find((/** @type {any} */ slot) => slot.name === widget.name)?.link ?? null;
+    editor.linked = link !== null && !isShownOutside(node, widget, link);
+  };
+}
+
+/**
+ * Whether a wire only stands for this widget being shown on the subgraph's node as well. Front ends that keep a value
+ * per widget id give that node a value of its own, which overrules this one; the earlier ones show this very widget.
+ * @param {any} node
+ * @param {any} widget
+ * @param {any} link
+ */
+function isShownOutside(node, widget, link) {
+  const origin = node.graph?.getLink?.(link)?.origin_id;
+  return !("widgetId" in widget) && origin !== undefined && String(origin) === String(node.graph.inputNode?.id);
+}

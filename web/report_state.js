@@ -1,0 +1,150 @@
+// @ts-check
+/** What a report looks like on the page, as plain data: a node's output to views. No DOM. */
+
+/** @typedef {"whole" | "part" | "none"} Arrival how much of a file arrived */
+/** @typedef {{key: string, reason: string, nearest: string}} UnmatchedKey */
+/** @typedef {{reason: string, keys: string[]}} IgnoredGroup */
+/**
+ * One file's report. `unlisted` counts the keys that the host left out of the list.
+ * @typedef {{
+ *   file: string, arrival: Arrival, badge: string, summary: string, facts: string, notes: string[],
+ *   unmatched: {count: number, unlisted: number, keys: UnmatchedKey[]},
+ *   ignored: {count: number, unlisted: number, groups: IgnoredGroup[]},
+ * }} ReportView
+ */
+
+const NO_MODEL = "not given"; // the model family of a report that was made without a model
+
+/**
+ * The views of what a node sent after it ran; null if it sent no report.
+ * @param {any} output the node's ui output
+ * @returns {{reports: ReportView[], text: string} | null}
+ */
+export function viewsOf(output) {
+  const reports = output?.lora_loom_reports;
+  if (!Array.isArray(reports)) return null;
+  return { reports: reports.map(viewOf), text: [output.text].flat().filter(Boolean).join("\n") };
+}
+
+/**
+ * @param {any} report
+ * @returns {ReportView}
+ */
+function viewOf(report) {
+  const unmatched = keysOf(report.unmatched);
+  const ignored = keysOf(report.ignored);
+  const arrival = arrivalOf(report);
+  return {
+    file: text(report.file),
+    arrival,
+    badge: badgeOf(arrival, report),
+    summary: summaryOf(report),
+    facts: factsOf(report).join(" · "),
+    notes: [report.notes ?? []].flat().map(text),
+    unmatched: { ...counts(report.unmatched_count, unmatched), keys: unmatched },
+    ignored: { ...counts(report.ignored_count, ignored), groups: byReason(ignored) },
+  };
+}
+
+/**
+ * @param {any} report
+ * @returns {Arrival}
+ */
+function arrivalOf(report) {
+  if (!report.targets) return "none";
+  return report.unmatched_count ? "part" : "whole";
+}
+
+/**
+ * @param {Arrival} arrival
+ * @param {any} report
+ */
+function badgeOf(arrival, report) {
+  if (report.model_family === NO_MODEL) {
+    return { whole: "all keys known", part: "known in part", none: "no key known" }[arrival];
+  }
+  const leftOut = report.ignored_count ? `all matched, ${report.ignored_count} left out` : "all matched";
+  return { whole: leftOut, part: "matched in part", none: "nothing matched" }[arrival];
+}
+
+/** @param {any} report */
+function summaryOf(report) {
+  const [reaches, matched] = report.model_family === NO_MODEL ? ["holds", "known"] : ["reaches", "matched"];
+  const layers = plural(report.targets ?? 0, "layer");
+  return `${reaches} ${layers}; ${report.matched ?? 0} of ${plural(report.keys ?? 0, "key")} ${matched}`;
+}
+
+/**
+ * @param {any} report
+ * @returns {string[]}
+ */
+function factsOf(report) {
+  const algorithms = Object.entries(report.algorithms ?? {});
+  const several = algorithms.length > 1;
+  return [
+    algorithms.map(([name, layers]) => (several ? `${name} (${layers})` : name)).join(", "),
+    span("rank", report.rank),
+    span("alpha", report.alpha),
+    report.dialect ? `${text(report.dialect)} names` : "",
+    report.family ? `made for ${text(report.family)}` : "",
+    [report.family, NO_MODEL, undefined].includes(report.model_family) ? "" : `model is ${text(report.model_family)}`,
+  ].filter(Boolean);
+}
+
+/**
+ * @param {string} name
+ * @param {{min: number, max: number} | null | undefined} ends
+ */
+function span(name, ends) {
+  if (!ends) return "";
+  const [low, high] = [short(ends.min), short(ends.max)];
+  return low === high ? `${name} ${low}` : `${name} ${low} to ${high}`;
+}
+
+/** @param {any} notes */
+function keysOf(notes) {
+  return (Array.isArray(notes) ? notes : []).map((note) => ({
+    key: text(note.key),
+    reason: text(note.reason),
+    nearest: text(note.nearest),
+  }));
+}
+
+/**
+ * @param {unknown} count
+ * @param {readonly unknown[]} listed
+ */
+function counts(count, listed) {
+  const all = typeof count === "number" ? count : listed.length;
+  return { count: all, unlisted: Math.max(0, all - listed.length) };
+}
+
+/**
+ * The keys of each reason, in the order in which the reasons first occur.
+ * @param {readonly UnmatchedKey[]} keys
+ * @returns {IgnoredGroup[]}
+ */
+function byReason(keys) {
+  /** @type {Map<string, string[]>} */
+  const groups = new Map();
+  for (const { key, reason } of keys) groups.set(reason, [...(groups.get(reason) ?? []), key]);
+  return [...groups].map(([reason, members]) => ({ reason, keys: members }));
+}
+
+/**
+ * @param {number} count
+ * @param {string} noun
+ */
+export function plural(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** @param {number} number */
+function short(number) {
+  return String(Number(number.toPrecision(6)));
+}
+
+/** @param {unknown} value */
+function text(value) {
+  return value === null || value === undefined ? "" : String(value);
+}

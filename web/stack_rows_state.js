@@ -1,0 +1,163 @@
+// @ts-check
+/**
+ * The rows of a LoRA stack as plain data: text to rows, rows to text, and each edit as a function. No DOM.
+ *
+ * The line syntax is the one of lora_core/lora_stack.py; tests/web/rows_cases.json holds both to it.
+ */
+
+/**
+ * A file with its strengths. `clip` is null where the line gives one strength for both.
+ * A row that was just added has the name "" and stands in no line yet.
+ * @typedef {{kind: "lora", on: boolean, name: string, model: number, clip: number | null}} LoraRow
+ */
+/**
+ * A line that is no row: kept letter by letter. `problem` is "" where the host skips the line, such as a remark.
+ * @typedef {{kind: "line", text: string, problem: string}} OtherLine
+ */
+/** @typedef {LoraRow | OtherLine} Row */
+
+export const STRENGTH_LIMIT = 100; // factor, either sign
+const OFF = "#";
+const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
+const TAG = /<lora:([^:<>]+)(?::([^:<>]*))?(?::([^:<>]*))?>/gi;
+const NUMBER = /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*$/i;
+const NOT_IN_A_TAG = /[:<>\r\n]/;
+
+/**
+ * Whether the text is the other form that the host takes, a JSON list. It is edited as text only.
+ * @param {string} text
+ */
+export function isJson(text) {
+  return text.trimStart().startsWith("[");
+}
+
+/**
+ * The rows of a text in line syntax. Blank lines are left out; every other line is in the answer.
+ * @param {string} text
+ * @returns {Row[]}
+ */
+export function parseRows(text) {
+  return text
+    .split(LINE_END)
+    .map((line) => line.trim())
+    .filter((line) => line !== "")
+    .flatMap(parseLine);
+}
+
+/**
+ * One line per row.
+ * @param {readonly Row[]} rows
+ */
+export function formatRows(rows) {
+  return rows
+    .filter((row) => row.kind === "line" || row.name !== "")
+    .map((row) => (row.kind === "line" ? row.text : formatRow(row)))
+    .join("\n");
+}
+
+/**
+ * Why a file of this name can't stand in a line, "" if it can.
+ * @param {string} name
+ */
+export function nameProblem(name) {
+  if (name.trim() === "") return "a name is missing";
+  return NOT_IN_A_TAG.test(name) ? "a name with : < or > can't be written as a row; rename the file" : "";
+}
+
+/**
+ * A strength as a person typed it, null if it is none that the host takes.
+ * @param {string} text
+ */
+export function parseStrength(text) {
+  const strength = NUMBER.test(text) ? Number(text) : NaN;
+  return Math.abs(strength) <= STRENGTH_LIMIT ? strength : null;
+}
+
+/**
+ * With an empty row at the end, which gets its name later.
+ * @param {readonly Row[]} rows
+ * @returns {Row[]}
+ */
+export function addRow(rows) {
+  return [...rows, { kind: "lora", on: true, name: "", model: 1, clip: null }];
+}
+
+/**
+ * @param {readonly Row[]} rows
+ * @param {number} index
+ */
+export function removeRow(rows, index) {
+  return rows.filter((_, other) => other !== index);
+}
+
+/**
+ * With one row moved up (by -1) or down (by 1); at an end it stays.
+ * @param {readonly Row[]} rows
+ * @param {number} index
+ * @param {-1 | 1} by
+ */
+export function moveRow(rows, index, by) {
+  const moved = [...rows];
+  const other = index + by;
+  if (index in moved && other in moved) [moved[index], moved[other]] = [moved[other], moved[index]];
+  return moved;
+}
+
+/**
+ * With some fields of one row replaced. A line that is no row stays as it is.
+ * @param {readonly Row[]} rows
+ * @param {number} index
+ * @param {Partial<Omit<LoraRow, "kind">>} fields
+ * @returns {Row[]}
+ */
+export function changeRow(rows, index, fields) {
+  return rows.map((row, other) => (other === index && row.kind === "lora" ? { ...row, ...fields } : row));
+}
+
+/**
+ * With one line typed anew, which may make rows of it.
+ * @param {readonly Row[]} rows
+ * @param {number} index
+ * @param {string} text
+ * @returns {Row[]}
+ */
+export function retypeLine(rows, index, text) {
+  return [...rows.slice(0, index), ...parseRows(text), ...rows.slice(index + 1)];
+}
+
+/**
+ * @param {string} line not blank, without white space around it
+ * @returns {Row[]}
+ */
+function parseLine(line) {
+  const on = !line.startsWith(OFF);
+  const content = line.replace(/^#+/, "").trim();
+  const tags = [...content.matchAll(TAG)].map((found) => parseTag(found, on));
+  const problem = tags.find((tag) => typeof tag === "string");
+  const rest = content.replace(TAG, "").replace(/^[ ,]+|[ ,]+$/g, "");
+  if (typeof problem === "string") return [{ kind: "line", text: line, problem }];
+  if (rest === "" && tags.length > 0) return /** @type {LoraRow[]} */ (tags);
+  const reason = on && rest !== "" ? "this is no row; <lora:name:strength> was expected" : "";
+  return [{ kind: "line", text: line, problem: reason }];
+}
+
+/**
+ * @param {RegExpMatchArray} found
+ * @param {boolean} on
+ * @returns {LoraRow | string} the row, or what is wrong with it
+ */
+function parseTag([, name, modelText, clipText], on) {
+  const model = modelText === undefined ? 1 : parseStrength(modelText);
+  const clip = clipText === undefined ? null : parseStrength(clipText);
+  if (model === null || (clip === null && clipText !== undefined)) {
+    const wrong = model === null ? modelText : clipText;
+    return `a strength is a number from -${STRENGTH_LIMIT} to ${STRENGTH_LIMIT}, found "${wrong}"`;
+  }
+  return { kind: "lora", on, name: name.trim(), model, clip };
+}
+
+/** @param {LoraRow} row */
+function formatRow({ on, name, model, clip }) {
+  const strengths = clip === null ? `${model}` : `${model}:${clip}`;
+  return `${on ? "" : `${OFF} `}<lora:${name}:${strengths}>`;
+}
