@@ -56,11 +56,13 @@ def compare(case: str, ours: Cost, peer: Cost, peer_name: str) -> list[Row]:
     ]
 
 
-def output_path(description: str) -> Path:
-    """The --json argument."""
+def arguments(description: str, runs: int) -> argparse.Namespace:
+    """`json`, the file for the rows; `only`, a part of the names of the cases to run; `runs` per case."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file for the rows")
-    return parser.parse_args().json
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the cases whose names contain TEXT")
+    parser.add_argument("--runs", type=int, default=runs, help=f"runs per case, of which the median counts ({runs})")
+    return parser.parse_args()
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

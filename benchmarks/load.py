@@ -5,12 +5,12 @@ Every run starts cold: no file in our cache, no names kept for the model. The pa
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ._host import start_host
-from ._measure import Cost, Row, compare, measure, median_cost, output_path, write_rows
+from ._measure import Cost, Row, arguments, compare, measure, median_cost, write_rows
 
 RUNS = 3
 STRENGTH = 0.8
@@ -27,24 +27,25 @@ Opened = tuple[Any, Any]  # patched model and CLIP
 
 def main() -> None:
     """Run all cases and write their rows."""
-    out = output_path(__doc__ or "")
+    options = arguments(__doc__ or "", RUNS)
+    cases = [case for case in CASES if options.only in f"{case[0]} rank {case[2]}"]
     print(f"host: {start_host()}", flush=True)
     import folder_paths
 
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         folder_paths.folder_names_and_paths["loras"] = ([folder], folder_paths.supported_pt_extensions)
-        for family in dict.fromkeys(case[0] for case in CASES):
-            rows += _family_rows(family, Path(folder))
-    write_rows(out, rows)
+        for family in dict.fromkeys(case[0] for case in cases):
+            rows += _family_rows(family, [case for case in cases if case[0] == family], Path(folder), options.runs)
+    write_rows(options.json, rows)
 
 
-def _family_rows(family: str, folder: Path) -> list[Row]:
+def _family_rows(family: str, cases: Sequence[tuple[str, str, int]], folder: Path, runs: int) -> list[Row]:
     from ._models import build_clip, build_model, write_adapter
 
     model, clip = build_model(family), build_clip(family)
     rows: list[Row] = []
-    for _, list_name, rank in (case for case in CASES if case[0] == family):
+    for _, list_name, rank in cases:
         name = f"{list_name}_{rank}.safetensors"
         write_adapter(list_name, rank, folder / name)
         openers: dict[str, Callable[[], Opened]] = {
@@ -52,7 +53,7 @@ def _family_rows(family: str, folder: Path) -> list[Row]:
             PEER: lambda name=name: _open_peer(model, clip, name),
         }
         costs: dict[tuple[str, str], list[Cost]] = {}
-        for run in range(RUNS):
+        for run in range(runs):
             for side, opener in openers.items() if run % 2 == 0 else reversed(openers.items()):
                 for phase, cost in _run(opener).items():
                     costs.setdefault((phase, side), []).append(cost)
