@@ -17,7 +17,7 @@ from .results import Results, from_junit, from_tap, total
 from .stages import say, stage
 
 TESTS = ROOT / "tests"
-HOST_FOLDERS = ("nodes", "e2e")  # of tests/: run once per host
+HOST_FOLDERS = ("nodes", "oracle", "e2e")  # of tests/: run once per host
 NO_CURRENT_HOST = "no current ComfyUI was found (COMFYUI_PATH, the folders around this pack, ~/comfy/ComfyUI)"
 
 
