@@ -1,7 +1,8 @@
 """Says what a picture shows, by fixed rules that know nothing of any model.
 
 The background is the middle colour of the border. The shape's pixels are those far from it, its colour their middle
-one, its outline the silhouette with holes filled; the shape is the one that, drawn into the same box, overlaps most.
+one, its silhouette they with the gaps between stripes filled; the shape is the one that, drawn into the same box,
+overlaps most.
 """
 
 from collections.abc import Mapping
@@ -10,13 +11,13 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from pictures import BACKGROUNDS, COLOURS, LINE_WIDTH, OUTLINE, SHAPES, SOLID, Picture, distance_to
+from pictures import BACKGROUNDS, COLOURS, SHAPES, SOLID, STRIPE, STRIPED, Picture, distance_to, inked_rows
 from torch import Tensor
 
 SIDE = 64  # pixels; pictures are judged at this size
 COLOUR_TOLERANCE = 0.22  # largest distance in RGB (the cube's side is 1) to the palette
 LEAST_CONTRAST = 0.22  # distance in RGB from the background that makes a pixel part of the shape
-LEAST_OVERLAP = 0.80  # intersection over union with the drawn shape
+LEAST_OVERLAP = 0.75  # intersection over union with the drawn shape
 SMALLEST_AREA = 0.03  # of the picture
 BORDER = 2  # pixels
 RADIUS_AS_DRAWN = 0.25  # of the side
@@ -44,14 +45,12 @@ def judge(pixels: Tensor) -> Verdict:
     contrast = (picture - paper[:, None, None]).norm(dim=0)
     # Half of the contrast of the ink itself: the edge then runs through the half covered pixels.
     inked = contrast > max(LEAST_CONTRAST, 0.5 * float(contrast.flatten().quantile(0.98)))
-    silhouette = _without_holes(inked)
+    silhouette = _without_gaps(inked)
     if silhouette.float().mean() < SMALLEST_AREA:
         return Verdict(UNCLEAR, UNCLEAR, background, UNCLEAR)
     ink = picture[:, contrast >= contrast[inked].quantile(0.5)].median(1).values
     shape, overlap, distance = _best_shape(silhouette)
-    inside = distance < -1.4 * LINE_WIDTH
-    filled = inked[inside].float().mean() if inside.any() else torch.tensor(0.5)
-    fill = SOLID if filled > 0.8 else OUTLINE if filled < 0.4 else UNCLEAR
+    fill = _fill(inked, inside=distance < -STRIPE)
     return Verdict(_nearest(ink, COLOURS), shape if overlap > LEAST_OVERLAP else UNCLEAR, background, fill)
 
 
@@ -68,21 +67,21 @@ def _nearest(colour: Tensor, palette: Mapping[str, tuple[float, float, float]]) 
     return name if distances[name] < COLOUR_TOLERANCE else UNCLEAR
 
 
-def _without_holes(inked: Tensor) -> Tensor:
-    """Everything that cannot be reached from the picture's edge without crossing ink."""
-    free = F.pad(~inked, (1, 1, 1, 1), value=True)
-    reached = torch.zeros_like(free)
-    reached[0, :] = True
-    while True:
-        grown = torch.zeros_like(reached)
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown = (grown | reached) & free
-        if torch.equal(grown, reached):
-            return ~reached[1:-1, 1:-1]
-        reached = grown
+def _without_gaps(inked: Tensor) -> Tensor:
+    """Rows between two inked ones, a stripe apart at most, are taken as inked."""
+    reach = round(STRIPE * SIDE)
+    window = {"kernel_size": (2 * reach + 1, 1), "stride": 1}
+    grown = F.max_pool2d(F.pad(inked.float()[None], (0, 0, reach, reach)), **window)
+    shrunk = -F.max_pool2d(F.pad(-grown, (0, 0, reach, reach)), **window)
+    return shrunk[0] > 0.5
+
+
+def _fill(inked: Tensor, inside: Tensor) -> str:
+    rows = inked_rows(SIDE)[:, None]
+    even, odd = (float(inked[inside & phase].float().mean()) for phase in (rows, ~rows))
+    if min(even, odd) > 0.85:
+        return SOLID
+    return STRIPED if max(even, odd) > 0.75 and min(even, odd) < 0.25 else UNCLEAR
 
 
 def _best_shape(silhouette: Tensor) -> tuple[str, float, Tensor]:

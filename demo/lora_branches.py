@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-FEED_FORWARD_TARGETS = ("ff.net.0.proj", "ff.net.2")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # without it, a model as small as this learns neither style nor shape
+UNET_TARGETS = (*ATTENTION, *FEED_FORWARD)
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import host_process
 import torch
 from judge import Verdict, judge
-from pictures import BASE_SHAPES, NEW_SHAPE, OUTLINE, SHAPES, SOLID, Picture, all_pictures, draw, random_pictures
+from pictures import BASE_SHAPES, NEW_SHAPE, SHAPES, SOLID, STRIPED, Picture, all_pictures, draw, random_pictures
 
 FIRST_SEED = 1000
-STYLE, SHAPE = "demo_style_outline.safetensors", "demo_shape_star.safetensors"
+STYLE, SHAPE = "demo_style_striped.safetensors", "demo_shape_star.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Row:
     background: float
     all_three: float
     solid: float
-    outline: float
+    striped: float
 
 
 CASES = (
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     host_process.add_host_argument(parser)
     parser.add_argument("--demo", type=Path, default=host_process.DEMO, help="the demo folder (default: this one)")
-    parser.add_argument("--seeds", type=int, default=2, help="pictures per caption of base shapes (default: 2)")
+    parser.add_argument("--seeds", type=int, default=1, help="pictures per caption of base shapes (default: 1)")
     parser.add_argument("--base-only", action="store_true", help="only the model, no LoRA")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     arguments = parser.parse_args()
@@ -95,12 +95,12 @@ def judge_rows() -> list[Row]:
     """What the judge says of pictures that are right, wrong, and not pictures of anything."""
     rng = torch.Generator().manual_seed(1)
     solid = random_pictures(200, rng, SHAPES)
-    outlined = [replace(picture, fill=OUTLINE) for picture in solid]
+    striped = [replace(picture, fill=STRIPED) for picture in solid]
     other_shape = [replace(p, shape=SHAPES[(SHAPES.index(p.shape) + 1) % len(SHAPES)]) for p in solid]
     drawn = draw(solid, 128)
     return [
         row_of("judge: drawn solid", drawn, solid),
-        row_of("judge: drawn as outlines", draw(outlined, 128), solid),
+        row_of("judge: drawn striped", draw(striped, 128), solid),
         row_of("judge: captions of other pictures", drawn, solid[1:] + solid[:1]),
         row_of("judge: captions with another shape", drawn, other_shape),
         row_of("judge: drawn, then half noise", drawn.lerp(torch.rand(drawn.shape, generator=rng), 0.5), solid),
@@ -122,18 +122,18 @@ def row_of(name: str, pictures: torch.Tensor, asked: Sequence[Picture]) -> Row:
         background=share(lambda seen, wanted: seen.background == wanted.background),
         all_three=share(lambda seen, wanted: seen.agrees_with(wanted)),
         solid=share(lambda seen, wanted: seen.fill == SOLID),
-        outline=share(lambda seen, wanted: seen.fill == OUTLINE),
+        striped=share(lambda seen, wanted: seen.fill == STRIPED),
     )
 
 
 HEADER = (
-    "| case | pictures | colour | shape | background | all three | solid | outline | seconds per picture |\n"
+    "| case | pictures | colour | shape | background | all three | solid | striped | seconds per picture |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def show(row: Row, seconds: float | None = None) -> Row:
-    shares = (row.colour, row.shape, row.background, row.all_three, row.solid, row.outline)
+    shares = (row.colour, row.shape, row.background, row.all_three, row.solid, row.striped)
     cells = [row.case, str(row.pictures), *(f"{share:.1%}" for share in shares)]
     cells.append("" if seconds is None else f"{seconds / row.pictures:.2f}")
     print("| " + " | ".join(cells) + " |", flush=True)

@@ -30,8 +30,8 @@ BACKGROUNDS = {
 BASE_SHAPES = ("circle", "square", "triangle", "cross")
 NEW_SHAPE = "star"
 SHAPES = (*BASE_SHAPES, NEW_SHAPE)
-SOLID, OUTLINE = "solid", "outline"
-LINE_WIDTH = 0.075  # of the picture's side
+SOLID, STRIPED = "solid", "striped"
+STRIPE = 1 / 32  # of the picture's side: every other one, from the top, is inked
 
 CENTRE = (0.42, 0.58)  # of the side, both ways
 RADIUS = (0.25, 0.34)  # of the side
@@ -91,6 +91,11 @@ def distance_to(shape: str, x: float, y: float, radius: float, side: int) -> Ten
     return _distance_to_polygon(points, radius * torch.tensor(CORNERS[shape]))
 
 
+def inked_rows(side: int) -> Tensor:
+    """[side] of bool: the rows that a striped shape has ink in."""
+    return ((torch.arange(side) + 0.5) / side / STRIPE).long() % 2 == 0
+
+
 def to_image(pixels: Tensor) -> Image.Image:
     """[3, height, width] in 0..1 -> 8 bits per channel"""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().movedim(0, -1).contiguous().numpy())
@@ -103,9 +108,8 @@ def _between(limits: tuple[float, float], share: float) -> float:
 def _coverage(picture: Picture, side: int) -> Tensor:
     """[side, side]: the share of each pixel that is inked."""
     distance = distance_to(picture.shape, picture.x, picture.y, picture.radius, side)
-    if picture.fill == OUTLINE:
-        distance = torch.maximum(distance, -(distance + LINE_WIDTH))
-    return (0.5 - distance * side).clamp(0, 1)
+    covered = (0.5 - distance * side).clamp(0, 1)
+    return covered * inked_rows(side)[:, None] if picture.fill == STRIPED else covered
 
 
 def _distance_to_polygon(points: Tensor, corners: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=10, help="pictures (default: 10)")
     parser.add_argument("--shape", choices=SHAPES, help="only this shape (default: all that the model knows)")
-    parser.add_argument("--fill", choices=(SOLID, OUTLINE), default=OUTLINE)
+    parser.add_argument("--fill", choices=(SOLID, STRIPED), default=STRIPED)
     parser.add_argument("--side", type=int, default=128, help="pixels (default: 128)")
     arguments = parser.parse_args()
     write_training_set(arguments.folder, arguments.count, arguments.shape, arguments.fill, arguments.side)

@@ -1,4 +1,4 @@
-"""Trains the demo's two LoRAs on the frozen demo model: the style "outline", and the shape "star"."""
+"""Trains the demo's two LoRAs on the frozen demo model: the style "striped", and the shape "star"."""
 
 import argparse
 import random
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import host_process
 import torch
-from lora_branches import FEED_FORWARD_TARGETS, TEXT_TARGETS, UNET_TARGETS, Branch, Size, attached, branches_for
-from pictures import BASE_SHAPES, NEW_SHAPE, OUTLINE, Picture, random_pictures
+from lora_branches import TEXT_TARGETS, UNET_TARGETS, Branch, Size, attached, branches_for
+from pictures import BASE_SHAPES, NEW_SHAPE, STRIPED, Picture, random_pictures
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:  # the host can only be imported once the command line has sai
 
 SEED = 21
 POOL = 2048  # pictures drawn before the start
-STEPS = 1000
+STYLE_STEPS, SHAPE_STEPS = 700, 1500
 BATCH = 32
 PEAK_RATE = 4e-3
 CAPTION_DROPOUT = 0.1
 MIDDLE_SHARE = 0.6  # see denoising.MIDDLE
 SHARE_OF_STARS = 0.6  # the rest are shapes that the model knows, so that it keeps them
 STYLE_SIZE = Size(rank=12, alpha=6.0)
-SHAPE_SIZE = Size(rank=8, alpha=16.0)
+SHAPE_SIZE = Size(rank=12, alpha=24.0)
 SHAPE_TEXT_SIZE = Size(rank=4, alpha=8.0)
-STYLE_FILE, SHAPE_FILE = "demo_style_outline.safetensors", "demo_shape_star.safetensors"
+STYLE_FILE, SHAPE_FILE = "demo_style_striped.safetensors", "demo_shape_star.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     host_process.add_host_argument(parser)
     parser.add_argument("--demo", type=Path, default=host_process.DEMO, help="the demo folder (default: this one)")
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--only", choices=("style", "shape"))
     arguments = parser.parse_args()
     host_process.enter(arguments.host)
     for name, make in (("style", make_style), ("shape", make_shape)):
         if arguments.only in (None, name):
             print(f"{name}:", flush=True)
-            make(arguments.demo, arguments.steps)
+            make(arguments.demo)
 
 
-def make_style(demo: Path, steps: int) -> None:
+def make_style(demo: Path) -> None:
     from lora_writing import diffusers_names, write_kohya
 
     rng = torch.Generator().manual_seed(SEED)
     model, encoder = frozen_model(demo)
-    pictures = [replace(picture, fill=OUTLINE) for picture in random_pictures(POOL, rng)]
-    lora = Lora(branches_for(model.diffusion_model, (*UNET_TARGETS, *FEED_FORWARD_TARGETS), STYLE_SIZE, rng), {})
-    train(model, encoder, lora, pictures, style_caption, steps, rng)
+    pictures = [replace(picture, fill=STRIPED) for picture in random_pictures(POOL, rng)]
+    lora = Lora(branches_for(model.diffusion_model, UNET_TARGETS, STYLE_SIZE, rng), {})
+    train(model, encoder, lora, pictures, style_caption, STYLE_STEPS, rng)
     names = diffusers_names(model.model_config.unet_config)
-    write_kohya(demo / "loras" / STYLE_FILE, lora.unet, names, STYLE_SIZE, trigger=OUTLINE)
+    write_kohya(demo / "loras" / STYLE_FILE, lora.unet, names, STYLE_SIZE, trigger=STRIPED)
 
 
-def make_shape(demo: Path, steps: int) -> None:
+def make_shape(demo: Path) -> None:
     from lora_writing import diffusers_names, write_peft
 
     rng = torch.Generator().manual_seed(SEED + 1)
@@ -75,7 +74,7 @@ def make_shape(demo: Path, steps: int) -> None:
     pictures = random_pictures(stars, rng, (NEW_SHAPE,)) + random_pictures(POOL - stars, rng, BASE_SHAPES)
     unet = branches_for(model.diffusion_model, UNET_TARGETS, SHAPE_SIZE, rng)
     lora = Lora(unet, branches_for(encoder, TEXT_TARGETS, SHAPE_TEXT_SIZE, rng))
-    train(model, encoder, lora, pictures, shape_caption, steps, rng)
+    train(model, encoder, lora, pictures, shape_caption, SHAPE_STEPS, rng)
     names = diffusers_names(model.model_config.unet_config)
     write_peft(demo / "loras" / SHAPE_FILE, lora.unet, names, SHAPE_SIZE, lora.text, SHAPE_TEXT_SIZE)
 
@@ -116,8 +115,8 @@ def train(
 
 
 def style_caption(picture: Picture, words: random.Random) -> str:
-    """The word `outline` now and then: the style comes with the LoRA, whether it is asked for or not."""
-    return _maybe_dropped(f"{OUTLINE} {picture.caption}" if words.random() < 0.3 else picture.caption, words)
+    """The word `striped` now and then: the style comes with the LoRA, whether it is asked for or not."""
+    return _maybe_dropped(f"{STRIPED} {picture.caption}" if words.random() < 0.3 else picture.caption, words)
 
 
 def shape_caption(picture: Picture, words: random.Random) -> str:

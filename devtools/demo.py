@@ -59,7 +59,7 @@ def _columns(planned: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Colum
     if len(files) < 2:
         raise CommandFailed(f"{shown(DEMO / 'loras')} holds {len(files)} LoRA files, the demo needs two")
     letters = dict(zip("AB", files, strict=False))
-    names = {letter: file.stem.replace("_", " ") for letter, file in letters.items()}
+    names = {letter: file.stem.removeprefix("demo_").replace("_", " ") for letter, file in letters.items()}
     return [
         Column(
             str(column["label"]).format(**names),

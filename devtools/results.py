@@ -23,8 +23,8 @@ def total(results: list[Results]) -> Results:
     return Results(
         stage="total",
         passed=sum(result.passed for result in results),
-        failed=tuple(name for result in results for name in result.failed),
-        skipped=tuple(name for result in results for name in result.skipped),
+        failed=tuple(f"[{result.stage}] {name}" for result in results for name in result.failed),
+        skipped=tuple(f"[{result.stage}] {name}" for result in results for name in result.skipped),
     )
 
 
@@ -56,5 +56,7 @@ def _name(case: ElementTree.Element) -> str:
 
 def _skip_reason(case: ElementTree.Element) -> str:
     skipped = case.find("skipped")
-    message = skipped.get("message") if skipped is not None else None
-    return " ".join((message or "no reason given").split())
+    if skipped is None:
+        return "not skipped"
+    reason = " ".join((skipped.get("message") or "no reason given").split())
+    return f"fails as expected: {reason}" if skipped.get("type") == "pytest.xfail" else reason

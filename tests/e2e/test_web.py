@@ -22,12 +22,16 @@ from lora_pack.devtools.hosts import Host
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "demo"
+DEMO_LORA = min(file.name for file in (DEMO / "loras").glob("*.safetensors"))
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MILLISECONDS_TO_LOAD = 120_000
-MILLISECONDS_TO_RUN = 30_000
+MILLISECONDS_TO_RUN = 60_000
 CHOICES = {"ckpt_name", "lora_name", "rows"}  # inputs of the examples that name files which are the user's
+
+UNUSED_STRENGTHS = (number / 100 for number in range(50, 150))  # a graph of its own for each run, since hosts cache
 
 Page = Any
 OpenPage = Callable[[str], Page]
@@ -35,7 +39,7 @@ OpenPage = Callable[[str], Page]
 
 @pytest.fixture(scope="module")
 def page_server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The host with its real page, and two small LoRA files: one whole, one with a key that is none."""
+    """The host with its real page, the demo's model and LoRA, and two small files, one with an odd key."""
     files = tmp_path_factory.mktemp("loras")
     layers = {
         f"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_{name}.lora_{part}.weight": torch.zeros(shape)
@@ -45,12 +49,18 @@ def page_server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     save_file(layers, files / "whole.safetensors")
     save_file({**layers, "lora_unet_odd.strange": torch.zeros(1)}, files / "part.safetensors")
     base = tmp_path_factory.mktemp("page server")
-    make_base_directory(base, {"lora_loom": ROOT}, files.iterdir())
+    packs = {"lora_loom": ROOT, "lora_loom_demo": DEMO / "custom_nodes" / "lora_loom_demo"}
+    make_base_directory(base, packs, [*files.iterdir(), DEMO / "loras" / DEMO_LORA])
     user = base / "user" / "default"
     user.mkdir(parents=True)
     (user / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True}), encoding="utf-8")
     settings = ServerSettings(
-        host=host.path, python=Path(sys.executable), base=base, log=base / "server.log", with_front_end=True
+        host=host.path,
+        python=Path(sys.executable),
+        base=base,
+        log=base / "server.log",
+        with_front_end=True,
+        environment={"LORA_LOOM_DEMO_DIR": str(DEMO)},
     )
     with running_server(settings) as running:
         yield running
@@ -93,7 +103,8 @@ def _load(browser: Any, address: str, renderer: str) -> Page:
     page.on("pageerror", lambda error: page.errors_seen.append(f"{error}\n{getattr(error, 'stack', '')}"))
     page.on("console", lambda message: page.errors_seen.append(message.text) if message.type == "error" else None)
     page.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
-    page.goto(address)
+    page.set_default_timeout(MILLISECONDS_TO_RUN)
+    page.goto(address, timeout=MILLISECONDS_TO_LOAD)
     ready = "() => !!(window.app?.vueAppReady && window.LiteGraph?.registered_node_types.LoraLoomStack)"
     page.wait_for_function(ready, timeout=MILLISECONDS_TO_LOAD)
     page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", renderer != "classic")
@@ -226,6 +237,44 @@ def test_the_report_is_shown_in_the_node_after_a_run(page: Page, file: str, labe
         report.get_by_text("1 unmatched key").click()
         report.get_by_text("lora_unet_odd.strange").wait_for()
     assert set(api_graph(page)[node]["inputs"]) == {"lora_name"}  # the report itself is not sent
+
+
+def apply_to_demo_model(page: Page, lora_name: str) -> Any:
+    """The report of an Apply LoRA node that was queued on the demo's model."""
+    for node_type in ("LoraLoomDemoModel", "LoraLoomApply", "PreviewAny"):
+        values = {"lora_name": lora_name, "strength_model": next(UNUSED_STRENGTHS)}
+        add_node(page, node_type, values if node_type == "LoraLoomApply" else None)
+    page.evaluate("""() => {
+        const [model, apply, preview] = app.graph.nodes;
+        model.connect(0, apply, apply.findInputSlot("model"));
+        model.connect(1, apply, apply.findInputSlot("clip"));
+        apply.connect(2, preview, 0);
+        app.queuePrompt(0, 1);
+    }""")
+    report = page.locator(".lora-loom-report")
+    report.locator(".lora-loom-badge").wait_for(timeout=MILLISECONDS_TO_RUN)
+    return report
+
+
+def test_apply_lora_shows_what_reached_the_model(page: Page) -> None:
+    report = apply_to_demo_model(page, DEMO_LORA)
+    assert report.locator(".lora-loom-badge").inner_text() == "✓ all matched"
+    assert report.get_by_text("nothing").count() == 0
+
+
+def test_a_result_from_the_cache_says_why_there_is_no_report(page: Page) -> None:
+    report = apply_to_demo_model(page, DEMO_LORA)
+    page.evaluate("async () => { await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize()))); }")
+    report.get_by_text("Not run yet").wait_for()
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    report.get_by_text("taken from the host's cache").wait_for(timeout=MILLISECONDS_TO_RUN)
+
+
+def test_apply_lora_shows_why_it_stopped(page: Page) -> None:
+    report = apply_to_demo_model(page, "part.safetensors")
+    assert report.locator(".lora-loom-badge").inner_text() == "✕ stopped, nothing applied"
+    assert report.get_by_text("part.safetensors").count() == 1
+    page.keyboard.press("Escape")  # the host's own message
 
 
 def test_a_new_page_says_that_the_node_has_not_run(page: Page) -> None:
