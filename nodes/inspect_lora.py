@@ -5,10 +5,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lora_core import open_lora
+from ..lora_core import FamilyMismatch, KeyReport, LoraFile, open_lora
 from ..lora_core.inspection import inspect_file
 from .applying import check_file, shown
-from .comfy_bridge import model_names
+from .comfy_bridge import ModelNames, model_names
 from .loading import CACHE
 from .lora_folders import find_lora, identify_lora
 from .socket_types import CATEGORY, lora_file_input
@@ -57,10 +57,18 @@ class InspectLora(io.ComfyNode):
         if model is None:
             report = inspect_file(file)
         else:
-            report = CACHE.get(lora_name, model_names(model, clip)).report
+            report = _against(lora_name, file, model_names(model, clip))
         account = report.as_json() | {"metadata": dict(file.header.metadata)}
         ui = {"text": [report.text()], "lora_loom_reports": [shown(report)]}
         return io.NodeOutput(report.text(), json.dumps(account, indent=1), ui=ui)
+
+
+def _against(lora_name: str, file: LoraFile, names: ModelNames) -> KeyReport:
+    """The account against a model; of a file for another family too, which only applying refuses."""
+    try:
+        return CACHE.get(lora_name, names).report
+    except FamilyMismatch:
+        return inspect_file(file, names.layout)
 
 
 NODES: list[type[io.ComfyNode]] = [InspectLora]

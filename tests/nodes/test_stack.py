@@ -70,3 +70,11 @@ def test_inspect_tells_of_a_file_with_and_without_a_model(model: Any, run: Step,
     assert "all keys matched" in alone.args[0] and "all keys matched" in held.args[0]
     assert '"model_family": "SD1.5"' in held.args[1]
     assert torch.equal(run(model), before)
+
+
+def test_inspect_shows_a_file_of_another_family_instead_of_stopping(model: Any, loras_dir: Path) -> None:
+    layer = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    sdxl = {f"{layer}.lora_down.weight": torch.zeros(4, 2048), f"{layer}.lora_up.weight": torch.zeros(640, 4)}
+    save_file(sdxl, loras_dir / "sdxl.safetensors")
+    report = InspectLora.execute("sdxl.safetensors", model).args[0]
+    assert "reaches no layer" in report and "Made for: SDXL" in report
