@@ -4,7 +4,8 @@ LoraError
 |-- FileError              the file can't be used at all
 |   |-- FileMissing        it is not there
 |   |-- PickleRefused      it is a pickle, which is never opened
-|   `-- FileDamaged        it is empty, cut off, or no safetensors file
+|   |-- FileDamaged        it is empty, cut off, or no safetensors file
+|   `-- NotAnAdapter       it is a good file of another kind
 |-- NoLayerReached         no key of the file fits a layer of the model
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
@@ -47,6 +48,10 @@ class PickleRefused(FileError):
 
 class FileDamaged(FileError):
     """The file is empty, cut off, or not laid out as safetensors."""
+
+
+class NotAnAdapter(FileError):
+    """The file is whole, and something else than an adapter of the model as it was released."""
 
 
 class NoLayerReached(LoraError):

@@ -218,12 +218,12 @@ def test_every_layer_of_the_diffusers_model_has_a_place_in_the_hosts(family: str
     ]
     found = {layer: table.find(f"unet.{layer}") for layer in layers}
     assert not [layer for layer, place in found.items() if isinstance(place, str)]
-    assert len({place[0].path for place in found.values() if not isinstance(place, str)}) == len(layers)
+    assert len({place[0][0].path for place in found.values() if not isinstance(place, str)}) == len(layers)
 
 
 def test_each_layer_is_reached_by_one_name_of_the_file_only() -> None:
     key_map = map_keys(read_list("sdxl_kohya_lora_sdscripts"), NameTable(model_layout(*SDXL)))
-    paths = [layer.place.path for layer in key_map.layers]
+    paths = [layer.places[0].path for layer in key_map.layers]
     assert len(set(paths)) == len(paths)
 
 

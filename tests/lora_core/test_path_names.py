@@ -36,7 +36,7 @@ def _places(family: str) -> dict[str, tuple[Place, tuple[int, ...]]]:
             continue
         found = table.find(f"transformer.{name}")
         assert not isinstance(found, str), f"{name}: {found}"
-        places[name] = (found[0], tuple(shape))
+        places[name] = (found[0][0], tuple(shape))
     assert places
     return places
 
