@@ -8,7 +8,7 @@ from .key_dialects import IGNORED, PARAMETERS, PREFIXES, Dialect, Parameter, Pre
 from .key_dialects.dialect import DOTS, TEXT_ENCODER_BY_NAME, UNDERSCORES
 from .key_report import KeyNote
 from .nearest import NearestNames
-from .path_names import NAMES_OF_PART
+from .path_names import NAMES_OF_OTHER_TEXT_ENCODERS, NAMES_OF_PART
 from .target_layer import UNET, ModelLayout, TargetLayer
 
 PARSED_KEYS = 20_000  # keys whose parts are remembered: a file's family and its map both ask for them
@@ -89,7 +89,7 @@ class NameTable:
         for inner, target in own.items():
             yield inner, Place(target.path)
         shapes = {inner: target.shape for inner, target in own.items()}
-        for source in NAMES_OF_PART.get(part, ()):
+        for source in NAMES_OF_PART.get(part, NAMES_OF_OTHER_TEXT_ENCODERS):
             for name in source(shapes):
                 yield name.name, Place(own[name.inner].path, name.rows, name.swap_halves)
 

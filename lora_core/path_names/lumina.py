@@ -13,17 +13,29 @@ BLOCKS = ("layers.{}", "noise_refiner.{}", "context_refiner.{}")
 
 def _block(block: str) -> Iterable[Rule]:
     for attention in ("attention", "attn"):
-        yield from split(f"{block}.attention.qkv", [f"{block}.{attention}.to_{name}" for name in "qkv"])
+        for to in ("to_", "to."):  # some trainers split the underscore too
+            yield from split(f"{block}.attention.qkv", [f"{block}.{attention}.{to}{name}" for name in "qkv"])
         yield Rule(f"{block}.attention.out", f"{block}.{attention}.to_out.0")
         yield Rule(f"{block}.attention.q_norm", f"{block}.{attention}.norm_q")
         yield Rule(f"{block}.attention.k_norm", f"{block}.{attention}.norm_k")
     for own, other in (("w1", "linear_1"), ("w2", "linear_2"), ("w3", "linear_3")):
         yield Rule(f"{block}.feed_forward.{own}", f"{block}.feed_forward.{other}")
     yield Rule(f"{block}.adaLN_modulation.1", f"{block}.norm1.linear")
+    yield Rule(f"{block}.attention_norm1", f"{block}.norm1.norm")
+    yield Rule(f"{block}.attention_norm2", f"{block}.norm2")
 
 
 RULES = (
     *(rule for block in BLOCKS for rule in _block(block)),
+    # A context refiner is not modulated, so diffusers has its norm one level higher.
+    Rule("context_refiner.{}.attention_norm1", "context_refiner.{}.norm1"),
+    Rule("cap_embedder.0", "time_caption_embed.caption_embedder.0"),
+    Rule("cap_embedder.1", "time_caption_embed.caption_embedder.1"),
+    Rule("t_embedder.mlp.0", "time_caption_embed.timestep_embedder.linear_1"),
+    Rule("t_embedder.mlp.2", "time_caption_embed.timestep_embedder.linear_2"),
+    Rule("final_layer.adaLN_modulation.1", "norm_out.linear_1"),
+    Rule("final_layer.linear", "norm_out.linear_2"),
+    # Z-Image, whose layers diffusers numbers by patch size.
     Rule("x_embedder", "all_x_embedder.2-1"),
     Rule("final_layer.linear", "all_final_layer.2-1.linear"),
     Rule("final_layer.adaLN_modulation.1", "all_final_layer.2-1.adaLN_modulation.1"),
@@ -32,4 +44,6 @@ RULES = (
 
 def names(shapes: Mapping[str, Shape]) -> Iterable[Name]:
     """Every other name in use for the paths of a Lumina2 or Z-Image denoiser."""
+    if not any(path.startswith("layers.") for path in shapes):
+        return ()  # the final layers of other families have the same paths, and Cosmos other layers of the same names
     return names_by_rules(RULES, shapes)

@@ -67,6 +67,21 @@ def split(own: str, others: Sequence[str]) -> list[Rule]:
     return [Rule(own, other, rows) for other, rows in zip(others, (query, key, value), strict=True)]
 
 
+def first_half(shape: Shape) -> tuple[int, int]:
+    """The first of two equal layers that were joined."""
+    return 0, shape[0] // 2
+
+
+def second_half(shape: Shape) -> tuple[int, int]:
+    """The second of two equal layers that were joined."""
+    return shape[0] // 2, shape[0]
+
+
+def norm(own: str, other: str) -> list[Rule]:
+    """The rules of an RMS norm: hosts have its weight as a layer "norm", or as a bare parameter "norm.scale"."""
+    return [Rule(own, other), Rule(f"{own}.scale", other)]
+
+
 def always(shape: Shape) -> bool:
     """For layers whose halves are always the other way round."""
     return True
