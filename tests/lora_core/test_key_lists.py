@@ -81,6 +81,7 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("zimage_diffusers_AB", ("zimage_comfy",), 238, "diffusers"),
     ("zimage_aitoolkit_larsupb", ("zimage_comfy",), 240, "comfy"),
     ("ltxv_diffusers_AB", ("ltxv_2b_comfy",), 280, "diffusers"),
+    ("krea2_kohya_invoke", ("krea2_comfy",), 40, "kohya"),
     ("auraflow_diffusers_AB", ("auraflow_comfy",), 144, "diffusers"),
 )
 

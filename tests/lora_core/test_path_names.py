@@ -144,6 +144,20 @@ def test_a_block_of_wan_stands_for_its_modulation() -> None:
     assert (names["blocks.7"], names["head"]) == ("blocks.7.modulation", "head.modulation")
 
 
+def test_every_layer_of_the_connectors_of_ltx_2_has_a_place_of_its_shape() -> None:
+    layout = model_layout("ltx2_comfy")
+    table = NameTable(layout)
+    weights = {
+        key: shape for key, (_, shape) in read_list("base_ltx2_connectors_diffusers").items() if ".weight" in key
+    }
+    del weights["text_proj_in.weight"]  # the host has it in the text encoder
+    assert len(weights) == 32
+    for key, shape in weights.items():
+        found = table.find(f"connectors.{key.removesuffix('.weight')}")
+        assert not isinstance(found, str), f"{key}: {found}"
+        assert layout.targets[found[0].path].shape == tuple(shape)
+
+
 def test_every_layer_of_hugging_faces_t5_has_a_place() -> None:
     table = NameTable(model_layout("flux_clip_comfy"))
     layers = [key.removesuffix(".weight") for key in read_list("base_te_t5xxl_hf")]
