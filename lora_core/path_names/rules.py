@@ -78,8 +78,8 @@ def second_half(shape: Shape) -> tuple[int, int]:
 
 
 def norm(own: str, other: str) -> list[Rule]:
-    """The rules of an RMS norm: hosts have its weight as a layer "norm", or as a bare parameter "norm.scale"."""
-    return [Rule(own, other), Rule(f"{own}.scale", other)]
+    """The rules of an RMS norm: hosts have its weight as a layer "norm", earlier ones as a parameter "norm.scale"."""
+    return [Rule(own, other), Rule(f"{own}.scale", other), Rule(f"{own}.scale", own)]
 
 
 def always(shape: Shape) -> bool:

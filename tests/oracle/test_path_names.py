@@ -173,6 +173,14 @@ def test_a_converted_lora_has_under_each_name_the_rows_that_the_name_means(case:
         assert torch.equal(got, rows_of(known[name], rows)), name
 
 
+@pytest.mark.parametrize("model", ["flux1_dev", "flux2_dev", "chroma", "hunyuan_video"])
+def test_a_host_whose_norms_are_bare_parameters_knows_the_same_names(model: str) -> None:
+    shapes = host_shapes(model)
+    earlier = known_names({norms_with_scale(name): shape for name, shape in shapes.items()})
+    for name, now in known_names(shapes).items():
+        assert earlier[name].inner == norms_with_scale(f"{now.inner}.weight").removesuffix(".weight")
+
+
 def test_a_converted_xlabs_file_has_under_each_name_the_rows_that_the_name_means() -> None:
     shapes = host_shapes("flux1_dev")
     rows = numbered_rows(shapes)
