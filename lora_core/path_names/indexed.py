@@ -57,4 +57,4 @@ def _clip_order(path: str) -> Order | None:
 
 def _numbered(layers: Iterable[tuple[Order, str]]) -> Iterable[Name]:
     for number, (_, path) in enumerate(sorted(layers)):
-        yield Name(f":{number}", path)
+        yield Name(f":{number}", path, alias=True)

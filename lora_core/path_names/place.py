@@ -14,3 +14,4 @@ class Name:
     rows: tuple[int, int] | None = None  # [start, stop) of the weight's output rows; None for all of them
     swap_halves: bool = False  # the trainer has the second half of the rows first
     source_rows: tuple[int, int] | None = None  # [start, stop) of the trainer's rows, where it fuses several layers
+    alias: bool = False  # a name that diffusers itself does not use
