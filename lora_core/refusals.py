@@ -1,14 +1,13 @@
 """Names the files that look like adapters and are something else, before a layer of them is applied wrongly."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from .errors import NotAnAdapter
 from .lora_file import LoraFile
-from .scale_rules import ADAPTER_METADATA
+from .scale_rules import ADAPTER_METADATA, json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,5 @@ def _configs(file: LoraFile) -> Iterable[Mapping[str, Any]]:
     """Every LoraConfig that comes with the file; those of one part have their part's name before each field."""
     if file.peft_config is not None:
         yield file.peft_config
-    try:
-        fields: object = json.loads(file.header.metadata.get(ADAPTER_METADATA, "{}"))
-    except (ValueError, RecursionError):
-        return  # scale_rules notes it
-    if isinstance(fields, dict):
-        for name, value in cast("dict[str, Any]", fields).items():
-            yield {name.rpartition(".")[2]: value}
+    for name, value in json_object(file.header.metadata.get(ADAPTER_METADATA, "{}")).items():
+        yield {name.rpartition(".")[2]: value}
