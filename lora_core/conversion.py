@@ -183,7 +183,7 @@ class _Conversion:
     def _write_part(self, part: str, *, alone: bool) -> None:
         targets = {t.inner: t for t in self._layout.targets.values() if t.part == part and t.path in self._pieces}
         shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}
-        family = self._layout.family.name
+        family = self._layout.family
         prefix = self._spelling.prefix(family, part, alone=alone)
         for inner, names in _names(self._spelling.names_from(family, part), part, shapes).items():
             if inner not in targets:
@@ -212,7 +212,7 @@ class _Conversion:
 
     def _names_in(self, configured: str) -> Iterable[str]:
         """Every name that the layers of the model have in a configuration, of which it may mean only some."""
-        family = self._layout.family.name
+        family = self._layout.family
         for part in self._layout.parts:
             prefix = self._spelling.prefix(family, part)
             shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}

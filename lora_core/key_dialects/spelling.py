@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..families import Family
 from .dialect import DOTS, UNDERSCORES
 from .lycoris import HADA, LOKR
 from .peft import WRAPPER
 
 OWN, DIFFUSERS = "the host's names", "diffusers' names"
 STABLE_DIFFUSION_1 = frozenset({"SD1.5", "SD2"})  # families whose kohya files have diffusers' names
-UNETS = frozenset({*STABLE_DIFFUSION_1, "SDXL", "the SDXL refiner"})  # what diffusers calls unet, not transformer
 
 LYCORIS_PARAMETERS: Mapping[str, str] = {
     "alpha": ".alpha",
@@ -54,18 +54,18 @@ class Spelling:
     parameters: Mapping[str, str]  # role -> what stands behind the layer's name
     configured: bool = False
 
-    def names_from(self, family: str, part: str) -> str:
+    def names_from(self, family: Family, part: str) -> str:
         """Whose names it takes for a part of a family's model: OWN or DIFFUSERS."""
         if self.name == "kohya":
-            return DIFFUSERS if part == "unet" and family in STABLE_DIFFUSION_1 else OWN
+            return DIFFUSERS if part == "unet" and family.name in STABLE_DIFFUSION_1 else OWN
         return OWN if self.name == "comfy" else DIFFUSERS
 
-    def prefix(self, family: str, part: str, *, alone: bool = False) -> str:
+    def prefix(self, family: Family, part: str, *, alone: bool = False) -> str:
         """What it writes before the layers of a part; `alone` when a file holds no other part."""
         if self.name == "comfy":
             return "diffusion_model." if part == "unet" else f"text_encoders.{part}.transformer."
         if self.name == "kohya":
-            encoders = KOHYA_ENCODERS.get(family, KOHYA_ENCODERS[""])
+            encoders = KOHYA_ENCODERS.get(family.name, KOHYA_ENCODERS[""])
             return "lora_unet_" if part == "unet" else encoders.get(part, "lora_te_")
         pipeline = _pipeline_part(family, part)
         if self.name == "diffusers":
@@ -77,11 +77,11 @@ class Spelling:
         return (prefix, name) if self.name == "diffusers" else ("", prefix.removeprefix(WRAPPER) + name)
 
 
-def _pipeline_part(family: str, part: str) -> str:
+def _pipeline_part(family: Family, part: str) -> str:
     """What diffusers' pipeline of a family calls a part."""
     if part == "unet":
-        return "unet." if family in UNETS else "transformer."
-    return DIFFUSERS_ENCODERS.get(family, {}).get(part, "text_encoder.")
+        return "unet." if family.is_stable_diffusion else "transformer."
+    return DIFFUSERS_ENCODERS.get(family.name, {}).get(part, "text_encoder.")
 
 
 # family ("" for every other) -> text encoder -> prefix. sd-scripts 48d368fa networks/lora*.py.
