@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Adapter, AdapterParts, AdditiveAdapter, Builder, Built, as_weight
+from .base import Adapter, AdapterParts, AdditiveAdapter, Builder, Built, FrozenLayer, as_input, as_weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,10 @@ class Replacement(Adapter):
     def delta_of(self, weight: Tensor) -> Tensor:
         """See Adapter.delta_of."""
         return self.replacement.to(weight.device).float().reshape(weight.shape) - weight
+
+    def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
+        """See Adapter.branch."""
+        return layer.apply(as_input(self.replacement.float(), x), x) - plain
 
 
 def _difference(role: str, algorithm: str) -> Builder:
