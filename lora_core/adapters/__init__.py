@@ -151,6 +151,8 @@ def _bias(role: str, bias: Tensor, parts: AdapterParts) -> Adapter:
 
 
 def _weight(builder: Builder, parts: AdapterParts) -> Built:
+    if len(parts.shape) < builder.weight_sides:
+        raise BadAdapter(f"{builder.algorithm} changes a matrix, but the model's parameter is {list(parts.shape)}")
     for role in builder.required | builder.optional:
         tensor = parts.tensors.get(role)
         if tensor is not None and tensor.dim() < builder.sides:

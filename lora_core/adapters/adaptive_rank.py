@@ -17,15 +17,24 @@ def _build(parts: AdapterParts) -> Built:
     down, values = parts.tensors["down"], parts.tensors["lora_E"]
     if down.dim() < 2 or values.numel() != down.shape[0]:
         raise BadAdapter(f"shape mismatch: lora_A is {list(down.shape)}, lora_E is {list(values.shape)}")
-    ranknum = parts.tensors.get("ranknum")
-    known = ranknum is not None and ranknum.numel() == 1 and not ranknum.is_meta
-    before = ranknum.double().item() if known and ranknum is not None else 0.0
-    before = before or parts.whole.peft_number("init_r", down.shape[0])
-    _, alpha = parts.scale(round(before))
+    if down.shape[0] == 0:
+        raise BadAdapter("rank 0")
+    before = _rank_before(parts, down.shape[0])
+    _, alpha = parts.scale(max(round(before), 1))
     scale = (alpha if alpha > 0 else before) / (before + EPSILON)
     wide = down.float() * values.float().reshape(-1, *[1] * (down.dim() - 1))
     adapter, rank, _ = low_rank(replace(parts, tensors={**parts.tensors, "down": wide}), scale)
     return Built(adapter=adapter, algorithm="AdaLoRA", rank=rank, alpha=alpha)
+
+
+def _rank_before(parts: AdapterParts, found: int) -> float:
+    ranknum = parts.tensors.get("ranknum")
+    if ranknum is not None and ranknum.numel() == 1 and not ranknum.is_meta:
+        stored = float(ranknum.double().item())
+        if stored > 0:
+            return stored
+    stated = parts.whole.peft_number("init_r", found)
+    return stated if stated > 0 else found
 
 
 BUILDER = Builder(

@@ -151,6 +151,7 @@ class Builder:
     required: frozenset[str]  # roles; all must be there
     optional: frozenset[str] = frozenset()  # roles; may be there, and no others
     sides: int = 2  # that each tensor has at least
+    weight_sides: int = 1  # that the layer's weight has at least
     build: Callable[[AdapterParts], Built]  # raises BadAdapter
 
 

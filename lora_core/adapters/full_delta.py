@@ -38,7 +38,7 @@ def _difference(role: str, algorithm: str) -> Builder:
     def build(parts: AdapterParts) -> Built:
         return Built(adapter=FullDelta(as_weight(parts.tensors[role], parts.shape)), algorithm=algorithm)
 
-    return Builder(algorithm=algorithm, required=frozenset({role}), sides=1, build=build)
+    return Builder(algorithm=algorithm, required=frozenset({role}), sides=0, weight_sides=0, build=build)
 
 
 def _replace(parts: AdapterParts) -> Built:
@@ -49,4 +49,6 @@ def _replace(parts: AdapterParts) -> Built:
 DIFFERENCE = _difference("diff", "full difference")
 MODULATION = _difference("diff_m", "full difference")
 NORM = _difference("norm", "norm")
-REPLACEMENT = Builder(algorithm="replaced weight", required=frozenset({"set_weight"}), sides=1, build=_replace)
+REPLACEMENT = Builder(
+    algorithm="replaced weight", required=frozenset({"set_weight"}), sides=0, weight_sides=0, build=_replace
+)

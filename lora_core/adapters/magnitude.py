@@ -105,6 +105,8 @@ def magnitudes(tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[T
         return None
     if len(given) > 1:
         raise BadAdapter("the file gives this layer's magnitudes (DoRA) twice")
+    if len(shape) < 2:
+        raise BadAdapter(f"magnitudes (DoRA) belong to a matrix, but the model's parameter is {list(shape)}")
     stored = tensors[given[0]]
     per_input = stored.dim() > 1 and stored.shape[0] == 1 and shape[1:2] == (stored.numel(),)
     if given[0] == PER_OUTPUT and stored.numel() == shape[0] and stored.dim() != 2:

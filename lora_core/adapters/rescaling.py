@@ -37,7 +37,7 @@ class Rescaling(Adapter):
 
 
 def _along(factors: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
-    if factors.numel() != shape[axis]:
+    if shape[axis : axis + 1] != (factors.numel(),):
         raise BadAdapter(f"shape mismatch: the layer is {list(shape)}, the factors are {list(factors.shape)}")
     sides = [1] * len(shape)
     sides[axis] = factors.numel()

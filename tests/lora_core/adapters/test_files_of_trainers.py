@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_pack.lora_core.adapters import LayerRows
-from lora_pack.lora_core.adapters.row_order import SwappedHalves
+from lora_pack.lora_core import list_targets, open_lora
+from lora_pack.lora_core.adapters import BadAdapter, LayerRows
+from lora_pack.lora_core.adapters.row_order import SwappedHalves, take_rows
+from lora_pack.lora_core.inspection import inspect_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -239,6 +241,52 @@ def test_numbers_that_are_not_finite_refuse_the_layer(name: str, tmp_path: Path)
         lora = load_some(bad, make_layer("linear"), folder)
         assert not lora.adapters
         assert all("NaN or infinite" in note.reason for note in lora.report.unmatched)
+
+
+class ElsewhereLayer(TorchLayer):
+    """A layer on another device than the adapter; the meta device, which refuses to mix as a GPU does."""
+
+    def weight(self) -> Tensor:
+        return super().weight().to("meta")
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight())
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_an_adapter_follows_the_layer_to_its_device(name: str, tmp_path: Path) -> None:
+    layer = make_layer("linear")
+    (placed, *_) = load(_stored(name), layer, tmp_path).adapters
+    elsewhere, x = ElsewhereLayer(layer), make_input(layer).to("meta")
+    plain = elsewhere.linear(x)
+    for adapter in (placed.adapter, placed.adapter.prepared(elsewhere.weight())):
+        assert adapter.delta_of(elsewhere.weight()).is_meta
+        assert adapter.branch(x, plain, elsewhere).shape == plain.shape
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_header_alone_gives_the_account_of_the_whole_file(name: str, tmp_path: Path) -> None:
+    layer = make_layer("linear")
+    account = load(_stored(name), layer, tmp_path).report.as_json()
+    layout = list_targets({f"diffusion_model.layer.{key}": tuple(p.shape) for key, p in layer.named_parameters()})
+    assert inspect_file(open_lora(tmp_path / "adapter_model.safetensors"), layout).as_json() == account
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_rows_of_an_adapter_change_those_rows_as_the_whole_does_or_are_refused(name: str, tmp_path: Path) -> None:
+    layer = make_layer("linear")
+    (placed, *_) = load(_stored(name), layer, tmp_path).adapters
+    whole = placed.adapter.delta_of(layer.weight)
+    for start, stop in ((0, 8), (8, 16)):
+        if name in ("OFT", "BOFT", "OFT given"):  # a block turns rows into one another
+            with pytest.raises(BadAdapter, match="split exactly"):
+                take_rows(placed.adapter, start, stop)
+            continue
+        rows = take_rows(placed.adapter, start, stop)
+        torch.testing.assert_close(rows.delta_of(layer.weight[start:stop]), whole[start:stop], atol=1e-6, rtol=1e-5)
+        x, frozen = make_input(layer), LayerRows(TorchLayer(layer), start, stop)
+        expected = F.linear(x, whole[start:stop])
+        torch.testing.assert_close(rows.branch(x, frozen.linear(x), frozen), expected, atol=5e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)], ids=str)
