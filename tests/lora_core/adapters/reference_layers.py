@@ -76,10 +76,17 @@ def load_some(
     tensors: Mapping[str, Tensor], layer: nn.Module, folder: Path, metadata: dict[str, str] | None = None
 ) -> LoadedLora:
     """As load, without asking for every key."""
+    return load_model(tensors, nn.ModuleDict({"layer": layer}), folder, metadata)
+
+
+def load_model(
+    tensors: Mapping[str, Tensor], model: nn.Module, folder: Path, metadata: dict[str, str] | None = None
+) -> LoadedLora:
+    """As load_some, for a model of several layers."""
     path = folder / "adapter_model.safetensors"
     kept = {key: tensor.detach().contiguous().clone() for key, tensor in tensors.items()}
     save_file(kept, path, metadata=metadata)
-    layout = list_targets({f"diffusion_model.layer.{name}": tuple(p.shape) for name, p in layer.named_parameters()})
+    layout = list_targets({f"diffusion_model.{name}": tuple(p.shape) for name, p in model.named_parameters()})
     return load_lora(open_lora(path), layout, NameTable(layout))
 
 

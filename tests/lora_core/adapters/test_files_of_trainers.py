@@ -132,6 +132,24 @@ def test_a_reshaped_layer_is_refused_where_the_model_has_another_shape(tmp_path:
     assert f"[{OUT}, {2 * IN}]" in reason(tensors, make_layer("linear"), tmp_path)
 
 
+@pytest.mark.parametrize(("role", "parameter"), [("diff", "weight"), ("diff_b", "bias"), ("w_norm", "weight")])
+def test_whole_differences_take_strength_alone(role: str, parameter: str, tmp_path: Path) -> None:
+    layer = nn.LayerNorm(OUT) if role == "w_norm" else make_layer("linear")
+    difference = torch.randn_like(getattr(layer, parameter))
+    (placed,) = load({f"diffusion_model.layer.{role}": difference}, layer, tmp_path).adapters
+    changed = torch.zeros_like(difference)
+    placed.adapter.add_delta_(changed, -0.5)
+    assert placed.parameter == parameter
+    torch.testing.assert_close(changed, -0.5 * difference)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replaced_weight_is_reached_at_strength_1_and_half_way_at_a_half(kind: str, tmp_path: Path) -> None:
+    layer = make_layer(kind)
+    target = torch.randn_like(layer.weight)
+    check(load({"diffusion_model.layer.set_weight": target}, layer, tmp_path), layer, _operation(layer, target))
+
+
 MAGNITUDES = {
     "dora_scale [out, 1]": ("dora_scale", (OUT, 1)),
     "dora_scale [out]": ("dora_scale", (OUT,)),

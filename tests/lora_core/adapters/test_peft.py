@@ -32,6 +32,7 @@ from .reference_layers import (
     OUT,
     check,
     load,
+    load_model,
     load_some,
     make_input,
     make_layer,
@@ -186,6 +187,23 @@ def test_veras_projections_are_drawn_as_peft_draws_them(tmp_path: Path) -> None:
     a, b = draw_projections(key, 4, IN, OUT)
     assert torch.equal(a, model.base_model.vera_A["default"])
     assert torch.equal(b, model.base_model.vera_B["default"])
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["projections saved", "projections drawn again"])
+def test_each_layer_of_vera_takes_its_part_of_projections_made_for_the_largest(saved: bool, tmp_path: Path) -> None:
+    names = ["tall", "wide"]
+    layers = nn.ModuleDict({"tall": nn.Linear(10, 30), "wide": nn.Linear(24, 16)}).requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(Model(layers), VeraConfig(r=4, save_projection=saved, target_modules=names))
+    randomise_({key: parameter for key, parameter in model.named_parameters() if "vera_lambda" in key})
+    model.peft_config["default"].save_pretrained(tmp_path)
+    tensors = {key.replace("layer.", ""): tensor for key, tensor in get_peft_model_state_dict(model).items()}
+    plain = nn.ModuleDict({name: model.base_model.model.layer[name].base_layer for name in names})
+    adapters = {placed.place.path: placed.adapter for placed in load_model(tensors, plain, tmp_path).adapters}
+    for name in names:
+        expected = model.base_model.model.layer[name].get_delta_weight("default").detach()
+        torch.testing.assert_close(adapters[f"diffusion_model.{name}"].delta(), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", [None, {"peft_type": "VERA", "r": 4}])
