@@ -11,6 +11,7 @@ from .key_map import LayerKeys
 from .lora_file import LoraFile
 from .target_layer import ModelLayout
 
+CONTROL_LORA = ("img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale")  # keys that only BFL's files have both
 VERA_ROLE = "vera_lambda_b"
 
 
@@ -31,7 +32,8 @@ def whole_file(
     shared: Mapping[str, Tensor] = {role: read(key) for role, key in stored.items()}
     if not shared:
         shared = _drawn(file, layers, layout, whole)
-    return WholeFile(shared=shared, config=config, metadata=whole.metadata)
+    enlarges = all(any(key.endswith(name) for key in file.header.entries) for name in CONTROL_LORA)
+    return WholeFile(shared=shared, config=config, metadata=whole.metadata, enlarges=enlarges)
 
 
 def _drawn(file: LoraFile, layers: Sequence[LayerKeys], layout: ModelLayout, whole: WholeFile) -> Mapping[str, Tensor]:

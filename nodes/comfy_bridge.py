@@ -46,9 +46,11 @@ class HostPatch(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> torch.Tensor:
-        """Called by the host with the weight that it is patching; changes it in place."""
+        """Called by the host with the weight that it is patching; changes it in place, unless it has to grow."""
         adapter, *tensors = self.weights
-        adapter.with_tensors(tuple(tensors)).add_delta_(weight, strength)
+        adapter = adapter.with_tensors(tuple(tensors))
+        weight = adapter.room_for(weight)
+        adapter.add_delta_(weight, strength)
         return weight
 
 

@@ -30,6 +30,7 @@ from .base import (
     FrozenLayer,
     as_weight,
 )
+from .enlarged import Enlarged
 from .full_delta import FullDelta, Replacement
 from .layer_rows import LayerRows
 from .low_rank import LowRank
@@ -123,11 +124,10 @@ def _algorithms_of(roles: Collection[str]) -> list[str]:
 def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
     """What a file's tensors for one layer change. Raises BadAdapter with the reason if they make nothing that fits."""
     parts = _with_own_scale(parts)
-    _check_reshaped(parts)
     changes: dict[str, Built] = {}
     builder = find_builder(parts.tensors.keys())
     if builder is not None:
-        changes[WEIGHT] = built = _weight(builder, parts)
+        changes[WEIGHT] = built = _perhaps_enlarged(builder, parts)
         if built.bias is not None and has_bias:
             changes[BIAS] = Built(adapter=built.bias, algorithm=built.algorithm)
     for role, algorithm in BIASES.items():
@@ -185,15 +185,25 @@ def _with_own_scale(parts: AdapterParts) -> AdapterParts:
     return replace(parts, fixed_scale=scale, scale=fixed)
 
 
-def _check_reshaped(parts: AdapterParts) -> None:
-    wanted: Tensor | None = parts.tensors.get(RESHAPE)
-    if wanted is None or wanted.is_meta:
-        return
-    shape = [int(wanted.flatten()[number].item()) for number in range(wanted.numel())]
-    if shape != list(parts.shape):
-        raise BadAdapter(
-            f"the file was made for a model whose layer is enlarged to {shape}; this model's is {list(parts.shape)}"
-        )
+def _perhaps_enlarged(builder: Builder, parts: AdapterParts) -> Built:
+    shape = _wanted_shape(parts)
+    if shape == parts.shape:
+        return _weight(builder, parts)
+    if len(shape) != len(parts.shape) or any(wanted < found for wanted, found in zip(shape, parts.shape, strict=True)):
+        raise BadAdapter(f"the file is for a layer enlarged to {list(shape)}; this model's is {list(parts.shape)}")
+    built = _weight(builder, replace(parts, shape=shape))
+    note = f"the weight is enlarged from {list(parts.shape)} to {list(shape)}, for inputs that the model lacks"
+    return replace(built, adapter=Enlarged(built.adapter, shape), note=note)
+
+
+def _wanted_shape(parts: AdapterParts) -> tuple[int, ...]:
+    """The shape that a file means a layer to have: by its own word, or as control LoRAs are known to."""
+    wanted, down = parts.tensors.get(RESHAPE), parts.tensors.get("down")
+    if wanted is not None and not wanted.is_meta:
+        return tuple(int(wanted.flatten()[number].item()) for number in range(wanted.numel()))
+    if parts.whole.enlarges and down is not None and down.dim() == len(parts.shape):
+        return (parts.shape[0], max(down.shape[1], parts.shape[1]), *parts.shape[2:])
+    return parts.shape
 
 
 __all__ = [
@@ -207,6 +217,7 @@ __all__ = [
     "Builder",
     "Built",
     "BuiltLayer",
+    "Enlarged",
     "FrozenLayer",
     "FullDelta",
     "LayerRows",

@@ -55,6 +55,10 @@ class Adapter(ABC):
         delta = self.delta_of(weight.float())
         weight.add_(delta.mul_(strength).reshape(weight.shape).to(weight.dtype))
 
+    def room_for(self, weight: Tensor) -> Tensor:
+        """The weight in the shape that the change is for: itself, but for layers that a file enlarges."""
+        return weight
+
     def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
         """What the adapter adds to a layer's output at strength 1, in the output's dtype.
 

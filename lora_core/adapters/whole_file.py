@@ -18,6 +18,8 @@ class WholeFile:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])  # PEFT's adapter_config.json
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])  # of the header
 
+    enlarges: bool = False  # a control LoRA of Flux, which gives layers inputs for a second picture
+
     def peft_number(self, name: str, default: float) -> float:
         """A number of PEFT's configuration, the default where it gives none."""
         return _number(self.config.get(name), default)

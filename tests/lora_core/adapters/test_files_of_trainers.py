@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_pack.lora_core import list_targets, open_lora
+from lora_pack.lora_core import NameTable, list_targets, load_lora, open_lora
 from lora_pack.lora_core.adapters import BadAdapter, LayerRows
 from lora_pack.lora_core.adapters.row_order import SwappedHalves, take_rows
 from lora_pack.lora_core.inspection import inspect_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -127,9 +128,40 @@ def test_a_reshaped_layer_is_applied_where_the_model_has_that_shape(tmp_path: Pa
     check(load(tensors, layer, tmp_path), layer, _operation(layer, layer.weight + _delta(tensors, (OUT, IN), 0.5)))
 
 
-def test_a_reshaped_layer_is_refused_where_the_model_has_another_shape(tmp_path: Path) -> None:
-    tensors = _pair() | {f"{LAYER}.reshape_weight": torch.tensor([OUT, 2 * IN])}
-    assert f"[{OUT}, {2 * IN}]" in reason(tensors, make_layer("linear"), tmp_path)
+def test_a_layer_that_a_file_enlarges_is_padded_with_zeros_first(tmp_path: Path) -> None:
+    layer = make_layer("linear")
+    tensors = {
+        f"{LAYER}.lora_down.weight": torch.randn(2, 2 * IN),
+        f"{LAYER}.lora_up.weight": torch.randn(OUT, 2),
+        f"{LAYER}.reshape_weight": torch.tensor([OUT, 2 * IN]),
+    }
+    (placed,) = load(tensors, layer, tmp_path).adapters
+    weight = placed.adapter.room_for(layer.weight.detach().clone())
+    placed.adapter.add_delta_(weight, 0.5)
+    padded = torch.cat([layer.weight, torch.zeros(OUT, IN)], dim=1)
+    expected = padded.double() + 0.5 * _delta(tensors, (OUT, 2 * IN), 1.0)
+    torch.testing.assert_close(weight.double(), expected, atol=1e-5, rtol=0)
+    assert placed.adapter.room_for(weight) is weight
+
+
+def test_a_control_lora_of_flux_enlarges_the_layer_that_reads_the_picture(tmp_path: Path) -> None:
+    shapes = {"diffusion_model.img_in.weight": (8, 4), "diffusion_model.single_blocks.0.norm.key_norm.weight": (4,)}
+    tensors = {
+        "img_in.lora_A.weight": torch.randn(2, 6),
+        "img_in.lora_B.weight": torch.randn(8, 2),
+        "single_blocks.0.norm.key_norm.scale": torch.randn(4),
+    }
+    layout = list_targets(shapes)
+    save_file(tensors, tmp_path / "a.safetensors")
+    lora = load_lora(open_lora(tmp_path / "a.safetensors"), layout, NameTable(layout))
+    assert (lora.report.layers, len(lora.report.unmatched)) == (2, 0)
+    assert any("enlarged from [8, 4] to [8, 6]" in note for note in lora.report.notes)
+
+
+@pytest.mark.parametrize("shape", [[OUT, IN - 1], [OUT - 1, 2 * IN], [OUT, IN, 3]])
+def test_a_reshaped_layer_is_refused_where_the_model_has_more(shape: list[int], tmp_path: Path) -> None:
+    tensors = _pair() | {f"{LAYER}.reshape_weight": torch.tensor(shape)}
+    assert str(shape) in reason(tensors, make_layer("linear"), tmp_path)
 
 
 @pytest.mark.parametrize(("role", "parameter"), [("diff", "weight"), ("diff_b", "bias"), ("w_norm", "weight")])
