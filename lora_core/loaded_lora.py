@@ -28,7 +28,7 @@ from .key_map import LayerKeys, NameTable, Place, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
 from .lora_file import LoraFile
 from .safetensors_header import Header
-from .scale_rules import ScaleRules, scale_rules
+from .scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules
 from .target_layer import UNET, ModelLayout, TargetLayer
 
 TEXT_ENCODER_LAYER = re.compile(r"^(?:lora_te|lora_prior_te|text_encoder|base_model\.model\.text_)")
@@ -236,4 +236,7 @@ def _alpha(alpha: Tensor | None) -> float | None:
         return None
     if alpha.numel() != 1:
         raise BadAdapter(f"alpha should be one number, but has the shape {list(alpha.shape)}")
-    return float(alpha.double().item())
+    number = float(alpha.double().item())
+    if abs(number) > ALPHA_AT_MOST:
+        raise BadAdapter(f"alpha is {number:g}, which no training gives")
+    return number

@@ -114,7 +114,7 @@ class About:
             "Words in training": ", ".join(map(_word, self.trigger_words[:WORDS_SHOWN])),
             "Usage": self.usage_hint and _short(self.usage_hint),
             "Comment": self.comment and _short(self.comment),
-            "Metadata that can't be read": ", ".join(f"{_short(n)} ({why})" for n, why in self.unreadable.items()),
+            "Metadata that can't be read": ", ".join(f"{n} ({_short(why)})" for n, why in self.unreadable.items()),
         }
         return [f"{name}: {text}" for name, text in said.items() if text]
 

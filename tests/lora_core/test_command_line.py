@@ -125,6 +125,15 @@ def test_bad_input_ends_with_2_and_one_line(run: Run, tmp_path: Path, content: b
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "listed", [{"a": {"x": None, "y": None}}, {"a": []}, {"a": ["F16", [2**60, 2**60]]}, {"a": 5}, []]
+)
+def test_a_key_list_that_is_none_ends_with_2(run: Run, tmp_path: Path, listed: object) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(listed))
+    assert (run("inspect", path).returncode, run("inspect", path).stderr.count("\n")) == (2, 1)
+
+
 def test_bad_arguments_end_with_2(run: Run) -> None:
     assert run("inspect").returncode == 2
     assert run("rewrite", "a").returncode == 2

@@ -127,6 +127,7 @@ BAD_VALUES = (
     ("ss_network_args", "{'a': '\\d', }}"),
     ("ss_tag_frequency", "many"),
     ("ss_tag_frequency", "[]"),
+    ("ss_tag_frequency", '{"two\\nlines": null}'),
     ("ss_tag_frequency", '{"a": ["b"]}'),
     ("ss_tag_frequency", '{"a": {"b": -1}}'),
     ("ss_tag_frequency", '{"a": {"b": NaN}}'),
@@ -147,6 +148,7 @@ def test_a_malformed_value_is_named_and_the_rest_is_read(field: str, value: str)
     about = read_about({"modelspec.title": "good", field: value})
     assert list(about.unreadable) == [field]
     assert about.title == "good"
+    assert all("\n" not in line for line in about.lines())
     assert about.lines()[-1].startswith(f"Metadata that can't be read: {field} (")
 
 
