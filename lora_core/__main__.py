@@ -1,4 +1,4 @@
-"""The command line: `python -m lora_core inspect FILE [--model CHECKPOINT] [--json] [--hash]`."""
+"""The command line: `python -m lora_core inspect|convert ...`; see --help of each."""
 
 import argparse
 import hashlib
@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .conversion import convert
 from .errors import LoraError
 from .file_hashes import FileHashes, hash_file
 from .inspection import inspect_file, open_file_or_key_list, read_layout
+from .key_dialects.spelling import SPELLINGS
+from .lora_file import open_lora
 from .metadata import read_about
 
 BAD_INPUT = 2  # exit status
@@ -40,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         "--hash", action="store_true", help="compute the hashes (reads the whole file) and check the stored ones"
     )
     inspect.set_defaults(run=_inspect)
+    convert = commands.add_parser("convert", help="say a LoRA file in another trainer's names, without loss")
+    convert.add_argument("file", type=Path, help="LoRA file (safetensors)")
+    convert.add_argument("out", type=Path, help="file to write; for peft, adapter_config.json is written beside it")
+    convert.add_argument("--to", choices=sorted(SPELLINGS), required=True, help="dialect to write")
+    convert.add_argument("--model", type=Path, help="checkpoint or key list of the model that the file is for")
+    convert.set_defaults(run=_convert)
     return parser
 
 
@@ -61,6 +70,18 @@ def _inspect(options: argparse.Namespace) -> int:
         print(json.dumps(account, indent=1))  # ASCII: names may hold halves of characters, which no output takes
     else:
         _show(report.text([*about.lines(), *(hashes.lines(file.header.metadata) if hashes else ())]))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    layout = read_layout(options.model) if options.model else None
+    converted = convert(open_lora(options.file), options.to, layout)
+    converted.write(options.out)
+    _show(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
+    for note in converted.notes:
+        _show(f"Note: {note}.")
+    for dropped in converted.dropped:
+        _show(f"Left out: {dropped}")
     return 0
 
 

@@ -4,10 +4,13 @@ LoraError
 |-- FileError              the file can't be used at all
 |   |-- FileMissing        it is not there
 |   |-- PickleRefused      it is a pickle, which is never opened
-|   `-- FileDamaged        it is empty, cut off, or no safetensors file
+|   |-- FileDamaged        it is empty, cut off, or no safetensors file
+|   |-- NotAnAdapter       it is a good file of another kind
+|   `-- FileNotWritten     a file could not be written
 |-- NoLayerReached         no key of the file fits a layer of the model
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
+|-- NotConvertible         some layers can't be said in another dialect
 `-- StackError             a LoRA stack has rows that can't be read
 """
 
@@ -49,6 +52,14 @@ class FileDamaged(FileError):
     """The file is empty, cut off, or not laid out as safetensors."""
 
 
+class NotAnAdapter(FileError):
+    """The file is whole, and something else than an adapter of the model as it was released."""
+
+
+class FileNotWritten(FileError):
+    """A file could not be written; what stood in its place before is untouched."""
+
+
 class NoLayerReached(LoraError):
     """No key of the file fits any layer of the model; names both families."""
 
@@ -87,6 +98,15 @@ class UnmatchedKeys(LoraError):
             f"{file}: {len(self.reasons)} of {keys} keys fit nothing in this model: {listed(self.reasons)}. "
             f'Set on_unmatched to "report" to apply the rest.'
         )
+
+
+class NotConvertible(LoraError):
+    """Some layers of a file can't be said in another dialect; lists all of them. Nothing was written."""
+
+    def __init__(self, file: str, reasons: Sequence[str]) -> None:
+        self.file = file
+        self.reasons = tuple(reasons)
+        super().__init__(f"{file} can't be converted: {listed(self.reasons)}. Nothing was written.")
 
 
 class StackError(LoraError):

@@ -16,6 +16,7 @@ from .key_map import NameTable, ParsedKey, parse_key
 from .key_report import KeyNote, KeyReport
 from .loaded_lora import assemble, family_of_header
 from .lora_file import LoraFile, TensorReader, identify, open_lora
+from .refusals import refuse_foreign
 from .safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
 from .target_layer import ModelLayout, list_targets
 
@@ -45,7 +46,10 @@ def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport
     Args:
         file: from open_lora or open_key_list.
         layout: the model to hold it against; None to check the names and completeness of the layers alone.
+
+    Raises NotAnAdapter for a file of another kind.
     """
+    refuse_foreign(file)
     if layout is None:
         return _by_own_names(file)
     table = NameTable(layout)

@@ -20,13 +20,14 @@ from .adapters import (
     is_complete,
     why_incomplete,
 )
-from .adapters.row_order import SwappedHalves
+from .adapters.row_order import SwappedHalves, take_rows
 from .errors import FamilyMismatch
 from .families import Family, Widths, recognise
 from .finite import is_finite
 from .key_map import LayerKeys, NameTable, Place, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
 from .lora_file import LoraFile
+from .refusals import refuse_foreign
 from .safetensors_header import Header
 from .scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules
 from .target_layer import UNET, ModelLayout, TargetLayer
@@ -49,6 +50,7 @@ class PlacedAdapter:
     place: Place
     part: str
     adapter: Adapter
+    target: str  # name of the parameter in the host's model
     parameter: str = WEIGHT  # of the layer: "weight" or "bias"
 
 
@@ -80,8 +82,10 @@ def load_lora(file: LoraFile, layout: ModelLayout, table: NameTable) -> LoadedLo
 
     Raises:
         FamilyMismatch: the file was made for another known family.
+        NotAnAdapter: the file is of another kind, see refusals.
         FileMissing, FileDamaged: the file went away or changed in between.
     """
+    refuse_foreign(file)
     family = family_of_header(file.header)
     if UNET in layout.parts and family.differs_from(layout.family):
         raise FamilyMismatch(file.name, family.name, layout.family.name)
@@ -155,22 +159,21 @@ class _Assembly:
 
     def add(self, layer: LayerKeys, reader: Reader) -> None:
         """Build one layer, or put its keys among the unmatched with the reason."""
-        target = self._layout.targets[layer.place.path]
+        targets = [self._layout.targets[place.path] for place in layer.places]
         self._dialects[layer.dialect] = self._dialects.get(layer.dialect, 0) + 1
         if not self._file.has_shapes:
             self._add_by_name(layer)
             return
         try:
-            built = _build(layer, target, reader, self._rules)
+            built = _build(layer, targets, reader, self._rules)
+            placed = _placed(layer, targets, built)
         except BadAdapter as reason:
             self._unmatched += [KeyNote(key.key, str(reason)) for key in layer.keys.values()]
             return
         main = built.changes.get(WEIGHT) or next(iter(built.changes.values()))
         self._tally.count(main, alpha_read=self._file.has_data or "alpha" not in layer.keys)
         self._matched += [key.key for key in layer.keys.values()]
-        for parameter, change in built.changes.items():
-            adapter = SwappedHalves(change.adapter) if layer.place.swap_halves else change.adapter
-            self._placed.append(PlacedAdapter(layer.place, target.part, adapter, parameter))
+        self._placed += placed
 
     def _add_by_name(self, layer: LayerKeys) -> None:
         """Account for a layer of which no shape is known: complete, or not."""
@@ -186,6 +189,8 @@ class _Assembly:
         """The adapters with their account."""
         tally = self._tally
         notes = list(self._notes)
+        if UNET in self._layout.parts and not self._layout.family.known:
+            notes.append("the model's family is not in the tables, so only names equal to the model's own were found")
         if tally.dead:
             notes.append(f"alpha is 0 in {tally.dead} layers, so these do nothing")
         report = KeyReport(
@@ -210,7 +215,7 @@ def _rules(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
     return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
 
 
-def _build(layer: LayerKeys, target: TargetLayer, reader: Reader, rules: ScaleRules) -> BuiltLayer:
+def _build(layer: LayerKeys, targets: Sequence[TargetLayer], reader: Reader, rules: ScaleRules) -> BuiltLayer:
     if not is_complete(layer.keys.keys()):
         raise BadAdapter(_incomplete(layer))
     tensors = {role: reader.tensor(key.key) for role, key in layer.keys.items()}
@@ -219,12 +224,35 @@ def _build(layer: LayerKeys, target: TargetLayer, reader: Reader, rules: ScaleRu
             raise BadAdapter(f"'{key.key}' holds NaN or infinite numbers")
     alpha = _alpha(tensors.pop("alpha", None))
     name = bare_name(layer.layer)
-    rows = layer.place.rows
-    shape = target.shape if rows is None else (rows[1] - rows[0], *target.shape[1:])
     parts = AdapterParts(
-        tensors=tensors, shape=shape, alpha=alpha, scale=lambda rank: rules.scale(layer.layer, name, rank, alpha)
+        tensors=tensors,
+        shape=_shape(layer.places, targets),
+        alpha=alpha,
+        scale=lambda rank: rules.scale(layer.layer, name, rank, alpha),
     )
-    return build_layer(parts, has_bias=target.has_bias)
+    return build_layer(parts, has_bias=all(target.has_bias for target in targets))
+
+
+def _shape(places: Sequence[Place], targets: Sequence[TargetLayer]) -> tuple[int, ...]:
+    """The weight's shape as the file has it: rows of the model's layer, or several layers' rows together."""
+    rows = [
+        target.shape[0] if place.rows is None else place.rows[1] - place.rows[0]
+        for place, target in zip(places, targets, strict=True)
+        if target.shape
+    ]
+    return (sum(rows), *targets[0].shape[1:]) if rows else ()
+
+
+def _placed(layer: LayerKeys, targets: Sequence[TargetLayer], built: BuiltLayer) -> list[PlacedAdapter]:
+    """The built changes, cut and turned to the rows that the model has."""
+    placed: list[PlacedAdapter] = []
+    for place, target in zip(layer.places, targets, strict=True):
+        for parameter, change in built.changes.items():
+            adapter = change.adapter if place.source_rows is None else take_rows(change.adapter, *place.source_rows)
+            adapter = SwappedHalves(adapter) if place.swap_halves else adapter
+            name = target.bias_name if parameter == BIAS else target.weight_name
+            placed.append(PlacedAdapter(place, target.part, adapter, name, parameter))
+    return placed
 
 
 def _incomplete(layer: LayerKeys) -> str:

@@ -92,16 +92,22 @@ def scale_rules(
     return ScaleRules(by_part=by_part, has_alpha_tensors=has_alpha_tensors), notes
 
 
-def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
+def json_object(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds; empty if it is no JSON or no object."""
     try:
         fields: object = json.loads(text)
     except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
+        return {}
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
+
+def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
+    fields = json_object(text)
+    if not fields:
         notes.append(f"the metadata field {ADAPTER_METADATA} can't be read; alpha is taken as the rank")
         return {}
     configs: dict[str, dict[str, Any]] = {}
-    for name, value in cast("dict[str, Any]", fields).items():
+    for name, value in fields.items():
         part, _, rest = name.partition(".")
         part, rest = (part, rest) if part in CONFIG_PARTS else ("", name)
         configs.setdefault(part, {})[rest] = value

@@ -17,12 +17,21 @@ CHECKPOINT_TEXT_ENCODERS: Mapping[str, str] = {
 }
 
 
+WEIGHT_ENDS = (".weight", ".scale")  # what a layer's weight is called; the norms of Flux in ComfyUI 0.3 have a "scale"
+BIAS_END = ".bias"
+# Beside a quantised weight, and of no use to an adapter.
+QUANTISATION = re.compile(
+    r"(?:^|\.)(?:scale_weight|scale_input|scaled_fp8|comfy_quant|(?:weight|input)_scale(?:_\d)?)$"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TargetLayer:
     """One layer that an adapter can change.
 
     `path` is its full name in the host's model without ".weight", `inner` the same without the part's prefix,
-    `shape` the weight's [out, in, *kernel] (or [width] of a norm layer).
+    `shape` the weight's [out, in, *kernel] (or [width] of a norm layer). A parameter that is no layer's weight, such
+    as Wan's "blocks.0.modulation", is a layer of its own with the whole name as its path.
     """
 
     path: str
@@ -30,6 +39,17 @@ class TargetLayer:
     inner: str
     shape: tuple[int, ...]
     has_bias: bool
+    weight_end: str = ".weight"  # path + weight_end is the weight's name in the model
+
+    @property
+    def weight_name(self) -> str:
+        """The weight's name in the host's model."""
+        return self.path + self.weight_end
+
+    @property
+    def bias_name(self) -> str:
+        """The bias's name in the host's model, where there is one."""
+        return self.path + BIAS_END
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +75,20 @@ def list_targets(shapes: Mapping[str, tuple[int, ...]]) -> ModelLayout:
     bare = not any(name.startswith(UNET_PREFIXES[:-1]) or _text_encoder(name) for name in shapes)
     targets: dict[str, TargetLayer] = {}
     for name, shape in shapes.items():
-        if not name.endswith(".weight"):
+        if QUANTISATION.search(name) or (name.endswith(BIAS_END) and _has_weight(name, shapes)):
             continue
-        path = name.removesuffix(".weight")
+        end = next((end for end in WEIGHT_ENDS if name.endswith(end)), "")
+        path = name.removesuffix(end)
         place = _place(path, bare=bare)
         if place is not None:
             part, inner = place
-            targets[path] = TargetLayer(path, part, inner, tuple(shape), f"{path}.bias" in shapes)
+            targets[path] = TargetLayer(path, part, inner, tuple(shape), f"{path}.bias" in shapes, end)
     unet = {t.inner: (t.shape[0], t.shape[1]) for t in targets.values() if t.part == UNET and len(t.shape) > 1}
     return ModelLayout(targets, recognise(unet))
+
+
+def _has_weight(bias: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    return any(bias.removesuffix(BIAS_END) + end in shapes for end in WEIGHT_ENDS)
 
 
 def _text_encoder(path: str) -> tuple[str, str] | None:

@@ -116,7 +116,7 @@ def _add_patches(patcher: ModelPatcher, adapters: Sequence[PlacedAdapter], stren
 
 
 def _patch_key(placed: PlacedAdapter) -> str | tuple[str, tuple[int, int, int]]:
-    key, rows = f"{placed.place.path}.{placed.parameter}", placed.place.rows
+    rows = placed.place.rows
     if rows is None:
-        return key
-    return key, (0, rows[0], rows[1] - rows[0])
+        return placed.target
+    return placed.target, (0, rows[0], rows[1] - rows[0])

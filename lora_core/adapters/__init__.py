@@ -3,17 +3,21 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from . import full_delta, generalized, hadamard, kronecker, low_rank, rescaling, rotation
 from .base import BIAS, WEIGHT, Adapter, AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
-from .full_delta import FullDelta
+from .full_delta import FullDelta, Replacement
 from .low_rank import LowRank
 from .magnitude import with_magnitude
 
 # Tried in order: the first whose required parameters are there, and that knows all others, builds the weight's change.
 BUILDERS: Sequence[Builder] = (
     low_rank.BUILDER,
+    low_rank.EMBEDDING,
     hadamard.BUILDER,
     full_delta.DIFFERENCE,
+    full_delta.MODULATION,
     full_delta.NORM,
     full_delta.REPLACEMENT,
     kronecker.BUILDER,
@@ -24,7 +28,12 @@ BUILDERS: Sequence[Builder] = (
 )
 ALPHA = "alpha"
 MAGNITUDE = "magnitude"
-BIASES: Mapping[str, str] = {"diff_bias": "full difference", "norm_bias": "norm", "up_bias": "LoRA bias"}
+BIASES: Mapping[str, str] = {
+    "diff_bias": "full difference",
+    "norm_bias": "norm",
+    "up_bias": "LoRA bias",
+    "set_bias": "replaced weight",
+}
 BESIDE = frozenset({ALPHA, MAGNITUDE, *BIASES})  # roles that stand beside any algorithm
 
 
@@ -85,9 +94,16 @@ def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
             raise BadAdapter("the file changes this layer's bias twice")
         if not has_bias:
             raise BadAdapter("the file changes a bias, and the layer has none")
-        scale = parts.scale(parts.tensors["down"].shape[0])[0] if role == "up_bias" and "down" in parts.tensors else 1.0
-        changes[BIAS] = Built(adapter=FullDelta(as_weight(bias, parts.shape[:1]), scale), algorithm=algorithm)
+        changes[BIAS] = Built(adapter=_bias(role, as_weight(bias, parts.shape[:1]), parts), algorithm=algorithm)
     return BuiltLayer(changes=changes)
+
+
+def _bias(role: str, bias: Tensor, parts: AdapterParts) -> Adapter:
+    if role == "set_bias":
+        return Replacement(bias)
+    down = parts.tensors.get("down")
+    scale = parts.scale(down.shape[0])[0] if role == "up_bias" and down is not None else 1.0
+    return FullDelta(bias, scale)
 
 
 def _weight(builder: Builder, parts: AdapterParts) -> Built:

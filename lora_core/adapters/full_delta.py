@@ -43,5 +43,6 @@ def _replace(parts: AdapterParts) -> Built:
 
 
 DIFFERENCE = _difference("diff", "full difference")
+MODULATION = _difference("diff_m", "full difference")
 NORM = _difference("norm", "norm")
 REPLACEMENT = Builder(algorithm="replaced weight", required=frozenset({"set_weight"}), sides=1, build=_replace)

@@ -71,3 +71,24 @@ BUILDER = Builder(
     optional=frozenset({"mid"}),
     build=_build,
 )
+
+
+def _build_embedding(parts: AdapterParts) -> Built:
+    """PEFT's adapter of an embedding, whose weight is [entries, width]: delta = scale * (B @ A)^T."""
+    down, up = parts.tensors["embedding_down"], parts.tensors["embedding_up"]  # A [rank, entries], B [width, rank]
+    rank = down.shape[0]
+    if (
+        len(parts.shape) != 2
+        or tuple(down.shape) != (rank, parts.shape[0])
+        or tuple(up.shape) != (parts.shape[1], rank)
+    ):
+        raise BadAdapter(
+            f"shape mismatch: the embedding is {list(parts.shape)}; found lora_embedding_A {list(down.shape)}, "
+            f"lora_embedding_B {list(up.shape)}"
+        )
+    scale, alpha = parts.scale(rank)
+    adapter = LowRank(up.t().contiguous(), down.t().contiguous(), scale, parts.shape)
+    return Built(adapter=adapter, algorithm="LoRA", rank=rank, alpha=alpha)
+
+
+EMBEDDING = Builder(algorithm="LoRA", required=frozenset({"embedding_down", "embedding_up"}), build=_build_embedding)

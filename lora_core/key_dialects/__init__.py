@@ -5,10 +5,18 @@ A key is <prefix><layer name><parameter>. The three are written independently of
 
 from collections.abc import Sequence
 
-from . import comfy, diffusers, kohya, lycoris, peft
+from . import cloneofsimo, comfy, diffusers, kohya, lycoris, peft, xlabs
 from .dialect import Dialect, Ignored, Parameter, Prefix
 
-DIALECTS: Sequence[Dialect] = (kohya.DIALECT, comfy.DIALECT, diffusers.DIALECT, peft.DIALECT, lycoris.DIALECT)
+DIALECTS: Sequence[Dialect] = (
+    kohya.DIALECT,
+    comfy.DIALECT,
+    diffusers.DIALECT,
+    peft.DIALECT,
+    lycoris.DIALECT,
+    xlabs.DIALECT,
+    cloneofsimo.DIALECT,
+)
 
 # Longest first, so that "lora_te1_" is tried before "lora_te_", and "" last.
 PREFIXES: Sequence[tuple[Prefix, Dialect]] = sorted(

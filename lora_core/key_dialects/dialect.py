@@ -8,6 +8,13 @@ DOTS = "."
 
 LORA = "lora"
 TEXT_ENCODER_BY_NAME = "*"  # stands for the text encoder that the layer's name itself begins with
+NOT_CLIP = "not CLIP"  # stands for every text encoder that is no CLIP: T5 and language models
+
+CLIPS = ("clip_l", "clip_h", "clip_g")
+FIRST_ENCODER = ("clip_l", "clip_h", NOT_CLIP)
+SECOND_ENCODER = ("clip_g", NOT_CLIP)
+THIRD_ENCODER = (NOT_CLIP,)
+ANY_ENCODER = (*CLIPS, NOT_CLIP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Parameter:
     """What stands behind a layer's name, and the role that its tensor plays in which algorithm.
 
     An `algorithm` of "" marks a role that any algorithm may have, such as alpha.
-    `slot` marks a parameter before whose last segment PEFT may write an adapter's name (".lora_A.default.weight").
+    `slot` marks a parameter in or behind which PEFT may write an adapter's name (".lora_A.default.weight").
     """
 
     text: str
@@ -53,3 +60,4 @@ class Dialect:
     prefixes: tuple[Prefix, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    saves_modules: bool = False  # a whole weight behind its prefixes is meant to take the model's place

@@ -1,19 +1,21 @@
 """Hugging Face diffusers: "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight".
 
 Before 0.22 the adapters sat on attention processors ("...attn1.processor.to_q_lora.down.weight"), and on the text
-encoder's layers as "lora_linear_layer".
+encoder's layers as "lora_linear_layer". DiffSynth calls the denoiser "pipe.dit".
 """
 
-from .dialect import DOTS, LORA, Dialect, Parameter, Prefix
+from .dialect import CLIPS, DOTS, FIRST_ENCODER, LORA, SECOND_ENCODER, THIRD_ENCODER, Dialect, Parameter, Prefix
 
 DIALECT = Dialect(
     name="diffusers",
     prefixes=(
         Prefix("unet.", ("unet",), DOTS),
         Prefix("transformer.", ("unet",), DOTS),
-        Prefix("text_encoder.", ("clip_l", "clip_h", "clip_g"), DOTS),
-        Prefix("text_encoder_2.", ("clip_g", "t5xxl"), DOTS),
-        Prefix("text_encoder_3.", ("t5xxl",), DOTS),
+        Prefix("transformer_2.", ("unet",), DOTS),
+        Prefix("pipe.dit.", ("unet",), DOTS),
+        Prefix("text_encoder.", (*CLIPS, *FIRST_ENCODER), DOTS),
+        Prefix("text_encoder_2.", SECOND_ENCODER, DOTS),
+        Prefix("text_encoder_3.", THIRD_ENCODER, DOTS),
     ),
     parameters=(
         Parameter(".lora.down.weight", "down", LORA),

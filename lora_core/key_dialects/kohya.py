@@ -2,18 +2,34 @@
 
 import re
 
-from .dialect import LORA, UNDERSCORES, Dialect, Ignored, Parameter, Prefix
+from .dialect import (
+    ANY_ENCODER,
+    FIRST_ENCODER,
+    LORA,
+    SECOND_ENCODER,
+    THIRD_ENCODER,
+    UNDERSCORES,
+    Dialect,
+    Ignored,
+    Parameter,
+    Prefix,
+)
 
 DIALECT = Dialect(
     name="kohya",
     prefixes=(
         Prefix("lora_unet_", ("unet",), UNDERSCORES),
+        Prefix("lora_unet__", ("unet",), UNDERSCORES),  # Wan-Fun
         Prefix("lora_transformer_", ("unet",), UNDERSCORES),  # OneTrainer
+        Prefix("lora_prior_unet_", ("unet",), UNDERSCORES),  # Stable Cascade
         Prefix("oft_unet_", ("unet",), UNDERSCORES),
-        Prefix("lora_te_", ("clip_l", "clip_h", "clip_g"), UNDERSCORES),
-        Prefix("lora_te1_", ("clip_l", "clip_h"), UNDERSCORES),
-        Prefix("lora_te2_", ("clip_g", "t5xxl"), UNDERSCORES),
-        Prefix("lora_te3_", ("t5xxl",), UNDERSCORES),
+        Prefix("Hunyuan_video_lora_", ("unet",), UNDERSCORES),  # Tencent
+        Prefix("Hunyuan_video_I2V_lora_", ("unet",), UNDERSCORES),
+        Prefix("lora_te_", ANY_ENCODER, UNDERSCORES),
+        Prefix("lora_prior_te_", ANY_ENCODER, UNDERSCORES),
+        Prefix("lora_te1_", FIRST_ENCODER, UNDERSCORES),
+        Prefix("lora_te2_", SECOND_ENCODER, UNDERSCORES),
+        Prefix("lora_te3_", THIRD_ENCODER, UNDERSCORES),
     ),
     parameters=(
         Parameter(".lora_down.weight", "down", LORA),
@@ -21,5 +37,8 @@ DIALECT = Dialect(
         Parameter(".lora_mid.weight", "mid", LORA),
         Parameter(".alpha", "alpha"),
     ),
-    ignored=(Ignored(re.compile(r"^_aux\."), "bookkeeping of the trainer, no weight of the model"),),
+    ignored=(
+        Ignored(re.compile(r"^_aux\."), "bookkeeping of the trainer, no weight of the model"),
+        Ignored(re.compile(r"^bundle_emb\."), "a text embedding bundled with the file; load it as an embedding"),
+    ),
 )

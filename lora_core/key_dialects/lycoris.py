@@ -10,8 +10,8 @@ DIALECT = Dialect(
     prefixes=(Prefix("lycoris_", ("unet",), UNDERSCORES),),
     parameters=(
         Parameter(".dora_scale", "magnitude", "dora"),
-        *(Parameter(f".{name}", name, "loha") for name in HADA),
-        *(Parameter(f".{name}", name, "lokr") for name in LOKR),
+        *(Parameter(f".{name}", name, "loha", slot=True) for name in HADA),
+        *(Parameter(f".{name}", name, "lokr", slot=True) for name in LOKR),
         *(Parameter(f".{name}.weight", name, "glora") for name in ("a1", "a2", "b1", "b2", "bm")),
         Parameter(".oft_blocks", "oft_blocks", "oft"),
         Parameter(".oft_diag", "oft_diag", "oft of LyCORIS before 2.0"),

@@ -2,21 +2,73 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from . import clip_text, flux, lumina, sd3, sd_unet, wan
+from . import (
+    ace_step,
+    auraflow,
+    clip_text,
+    cosmos,
+    flux,
+    hunyuan_video,
+    indexed,
+    krea,
+    ltx,
+    lumina,
+    other_text,
+    pixart,
+    sd3,
+    sd_unet,
+    wan,
+)
+from .fused import fused_names
 from .place import Name, Shape
 
-# part of the model -> the functions that know other names for its paths.
-# Each takes the part's own paths with their shapes and gives names for the families it knows, else nothing.
-NAMES_OF_PART: Mapping[str, Sequence[Callable[[Mapping[str, Shape]], Iterable[Name]]]] = {
-    "unet": (
-        sd_unet.diffusers_names,
-        sd_unet.attn_processor_names,
-        flux.names,
-        sd3.names,
-        wan.names,
-        lumina.names,
-    ),
-    "clip_l": (clip_text.names,),
+DENOISER = "unet"
+
+# A source takes a part's own paths with their shapes and gives other names for them.
+Source = Callable[[Mapping[str, Shape]], Iterable[Name]]
+
+# How a path begins that a family alone has -> what knows other names for its denoiser. Outer layers such as
+# "final_layer.linear" are called alike in many families, and stand for differently named layers.
+FAMILIES: Sequence[tuple[str, Source]] = (
+    ("input_blocks.", sd_unet.diffusers_names),
+    ("input_blocks.", sd_unet.attn_processor_names),
+    ("input_blocks.", indexed.unet_names),
+    ("double_blocks.", flux.names),
+    ("single_blocks.", flux.names),
+    ("txt_in.individual_token_refiner.", hunyuan_video.names),
+    ("joint_blocks.", sd3.names),
+    ("double_layers.", auraflow.names),
+    ("blocks.0.cross_attn.kv_linear", pixart.names),
+    ("blocks.0.self_attn.norm_q", wan.names),
+    ("patchify_proj", ltx.names),
+    ("cap_embedder.", lumina.names),
+    ("txtfusion.", krea.names),
+    ("blocks.0.self_attn.q_proj", cosmos.names),
+    ("decoder.layers.", ace_step.names),
+)
+CLIP: Mapping[str, Sequence[Source]] = {
+    "clip_l": (clip_text.names, indexed.text_encoder_names),
     "clip_g": (clip_text.names,),
-    "clip_h": (clip_text.names,),
+    "clip_h": (clip_text.names, indexed.text_encoder_names),
 }
+NAMES_OF_OTHER_TEXT_ENCODERS: Sequence[Source] = (other_text.names,)
+
+
+def names_of_part(part: str, shapes: Mapping[str, Shape]) -> Iterable[Name]:
+    """Every other name in use for a part's paths: "unet" for a denoiser, else a text encoder's name."""
+    sources = _of_family(shapes) if part == DENOISER else CLIP.get(part, NAMES_OF_OTHER_TEXT_ENCODERS)
+    for source in sources:
+        yield from source(shapes)
+
+
+def _of_family(shapes: Mapping[str, Shape]) -> Iterable[Source]:
+    found = (source for mark, source in FAMILIES if any(path.startswith(mark) for path in shapes))
+    return dict.fromkeys(found)
+
+
+def diffusers_names(part: str, shapes: Mapping[str, Shape]) -> Iterable[Name]:
+    """The names that diffusers itself has for a part's paths; a path without one is named alike in both."""
+    return (name for name in names_of_part(part, shapes) if not name.alias)
+
+
+__all__ = ["Name", "Shape", "diffusers_names", "fused_names", "names_of_part"]

@@ -18,7 +18,7 @@ def names(paths: Iterable[str]) -> Iterable[Name]:
     """
     for path in paths:
         if path.startswith(WRAPPER):
-            yield Name(path.removeprefix(WRAPPER), path)
+            yield Name(path.removeprefix(WRAPPER), path, alias=True)
         found = PROJECTION.match(path)
         if found:
-            yield Name(found["head"] + OLD_PROJECTIONS[found["name"]], path)
+            yield Name(found["head"] + OLD_PROJECTIONS[found["name"]], path, alias=True)

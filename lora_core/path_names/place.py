@@ -13,3 +13,5 @@ class Name:
     inner: str  # path inside the part
     rows: tuple[int, int] | None = None  # [start, stop) of the weight's output rows; None for all of them
     swap_halves: bool = False  # the trainer has the second half of the rows first
+    source_rows: tuple[int, int] | None = None  # [start, stop) of the trainer's rows, where it fuses several layers
+    alias: bool = False  # a name that diffusers itself does not use

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from .place import Name, Shape
@@ -19,6 +19,7 @@ class Rule:
     other: str
     rows: RowsOf | None = None
     swap_halves: Callable[[Shape], bool] | None = None
+    alias: bool = False  # a name that diffusers itself does not use
 
 
 def names_by_rules(rules: tuple[Rule, ...], shapes: Mapping[str, Shape]) -> Iterable[Name]:
@@ -34,7 +35,7 @@ def names_by_rules(rules: tuple[Rule, ...], shapes: Mapping[str, Shape]) -> Iter
             if found:
                 rows = rule.rows(shape) if rule.rows else None
                 swapped = rule.swap_halves is not None and rule.swap_halves(shape)
-                yield Name(rule.other.format(*found.groups()), path, rows, swapped)
+                yield Name(rule.other.format(*found.groups()), path, rows, swapped, alias=rule.alias)
 
 
 @cache
@@ -65,6 +66,21 @@ def value(shape: Shape) -> tuple[int, int]:
 def split(own: str, others: Sequence[str]) -> list[Rule]:
     """The rules of a fused q, k, v layer for its three names."""
     return [Rule(own, other, rows) for other, rows in zip(others, (query, key, value), strict=True)]
+
+
+def first_half(shape: Shape) -> tuple[int, int]:
+    """The first of two equal layers that were joined."""
+    return 0, shape[0] // 2
+
+
+def second_half(shape: Shape) -> tuple[int, int]:
+    """The second of two equal layers that were joined."""
+    return shape[0] // 2, shape[0]
+
+
+def aliases(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules, marked as names that diffusers itself does not use."""
+    return tuple(replace(rule, alias=True) for rule in rules)
 
 
 def always(shape: Shape) -> bool:

@@ -1,6 +1,7 @@
 """Names of SD3 layers as diffusers has them: split q, k, v, and two modulations with their halves swapped.
 
-Rows and swapped halves as in diffusers 0.42.1 convert_sd3_to_diffusers and ComfyUI 0.33 mmdit_to_diffusers.
+Rows and swapped halves as in diffusers 0.42.1 convert_sd3_transformer_checkpoint_to_diffusers and ComfyUI 0.33
+mmdit_to_diffusers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ RULES = (
     Rule(f"{X}.adaLN_modulation.1", f"{BLOCK}.norm1.linear"),
     Rule(f"{CONTEXT}.adaLN_modulation.1", f"{BLOCK}.norm1_context.linear", None, _is_last),
     Rule("x_embedder.proj", "pos_embed.proj"),
+    Rule("pos_embed", "pos_embed.pos_embed"),
     Rule("t_embedder.mlp.0", "time_text_embed.timestep_embedder.linear_1"),
     Rule("t_embedder.mlp.2", "time_text_embed.timestep_embedder.linear_2"),
     Rule("y_embedder.mlp.0", "time_text_embed.text_embedder.linear_1"),

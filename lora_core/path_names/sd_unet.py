@@ -56,7 +56,7 @@ def attn_processor_names(paths: Iterable[str]) -> Iterable[Name]:
     for name in diffusers_names(paths):
         old, changed = ATTENTION_TO.subn(r"\1.processor.\2", name.name)
         if changed:
-            yield Name(old.removesuffix(".0"), name.inner)
+            yield Name(old.removesuffix(".0"), name.inner, alias=True)
 
 
 def _levels(paths: Iterable[str]) -> Mapping[tuple[str, int], tuple[int, int]]:

@@ -1,28 +1,34 @@
-"""Names of Wan layers as diffusers has them. Names as in diffusers 0.42.1 convert_wan_to_diffusers."""
+"""Names of Wan layers as diffusers has them. Names as in diffusers 0.42.1 convert_wan_transformer_to_diffusers."""
 
 from collections.abc import Iterable, Mapping
 
 from .place import Name, Shape
 from .rules import Rule, names_by_rules
 
-BLOCK = "blocks.{}"
 EMBEDDER = "condition_embedder"
 
+
+def _block(block: str) -> Iterable[Rule]:
+    for own, other in (("self_attn", "attn1"), ("cross_attn", "attn2")):
+        yield from (Rule(f"{block}.{own}.{name}", f"{block}.{other}.to_{name}") for name in "qkv")
+        yield Rule(f"{block}.{own}.o", f"{block}.{other}.to_out.0")
+        yield from (Rule(f"{block}.{own}.norm_{name}", f"{block}.{other}.norm_{name}") for name in "qk")
+    yield Rule(f"{block}.cross_attn.k_img", f"{block}.attn2.add_k_proj")
+    yield Rule(f"{block}.cross_attn.v_img", f"{block}.attn2.add_v_proj")
+    yield Rule(f"{block}.cross_attn.norm_k_img", f"{block}.attn2.norm_added_k")
+    yield Rule(f"{block}.norm3", f"{block}.norm2")
+    yield Rule(f"{block}.ffn.0", f"{block}.ffn.net.0.proj")
+    yield Rule(f"{block}.ffn.2", f"{block}.ffn.net.2")
+    yield Rule(f"{block}.modulation", f"{block}.scale_shift_table")
+    yield Rule(f"{block}.modulation", block, alias=True)  # extracted LoRAs: "blocks.0.diff_m"
+    # VACE
+    yield Rule(f"{block}.before_proj", f"{block}.proj_in")
+    yield Rule(f"{block}.after_proj", f"{block}.proj_out")
+
+
 RULES = (
-    *(Rule(f"{BLOCK}.self_attn.{name}", f"{BLOCK}.attn1.to_{name}") for name in "qkv"),
-    *(Rule(f"{BLOCK}.cross_attn.{name}", f"{BLOCK}.attn2.to_{name}") for name in "qkv"),
-    Rule(f"{BLOCK}.self_attn.o", f"{BLOCK}.attn1.to_out.0"),
-    Rule(f"{BLOCK}.cross_attn.o", f"{BLOCK}.attn2.to_out.0"),
-    Rule(f"{BLOCK}.cross_attn.k_img", f"{BLOCK}.attn2.add_k_proj"),
-    Rule(f"{BLOCK}.cross_attn.v_img", f"{BLOCK}.attn2.add_v_proj"),
-    Rule(f"{BLOCK}.self_attn.norm_q", f"{BLOCK}.attn1.norm_q"),
-    Rule(f"{BLOCK}.self_attn.norm_k", f"{BLOCK}.attn1.norm_k"),
-    Rule(f"{BLOCK}.cross_attn.norm_q", f"{BLOCK}.attn2.norm_q"),
-    Rule(f"{BLOCK}.cross_attn.norm_k", f"{BLOCK}.attn2.norm_k"),
-    Rule(f"{BLOCK}.cross_attn.norm_k_img", f"{BLOCK}.attn2.norm_added_k"),
-    Rule(f"{BLOCK}.norm3", f"{BLOCK}.norm2"),
-    Rule(f"{BLOCK}.ffn.0", f"{BLOCK}.ffn.net.0.proj"),
-    Rule(f"{BLOCK}.ffn.2", f"{BLOCK}.ffn.net.2"),
+    *_block("blocks.{}"),
+    *_block("vace_blocks.{}"),
     Rule("time_embedding.0", f"{EMBEDDER}.time_embedder.linear_1"),
     Rule("time_embedding.2", f"{EMBEDDER}.time_embedder.linear_2"),
     Rule("time_projection.1", f"{EMBEDDER}.time_proj"),
@@ -33,6 +39,8 @@ RULES = (
     Rule("img_emb.proj.3", f"{EMBEDDER}.image_embedder.ff.net.2"),
     Rule("img_emb.proj.4", f"{EMBEDDER}.image_embedder.norm2"),
     Rule("head.head", "proj_out"),
+    Rule("head.modulation", "scale_shift_table"),
+    Rule("head.modulation", "head", alias=True),  # extracted LoRAs: "head.diff_m"
 )
 
 

@@ -61,6 +61,7 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("flux_peft_basemodel_invoke", FLUX, 381, "peft"),
     ("flux_simpletuner_lycoris_lokr_full", FLUX, 152, "lycoris"),
     ("chroma_diffusers_AB", ("chroma_comfy",), 190, "diffusers"),
+    ("flux2_diffusers_AB", ("flux2_dev_comfy",), 128, "diffusers"),
     ("flux2_kohya_musubi", ("flux2_dev_comfy",), 160, "kohya"),
     ("sd3m_diffusers_AB", SD3, 285, "diffusers"),
     ("sd3_kohya_lora_te123_sdscripts", SD3, 669, "kohya"),
@@ -80,6 +81,8 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("zimage_diffusers_AB", ("zimage_comfy",), 238, "diffusers"),
     ("zimage_aitoolkit_larsupb", ("zimage_comfy",), 240, "comfy"),
     ("ltxv_diffusers_AB", ("ltxv_2b_comfy",), 280, "diffusers"),
+    ("krea2_kohya_invoke", ("krea2_comfy",), 40, "kohya"),
+    ("auraflow_diffusers_AB", ("auraflow_comfy",), 144, "diffusers"),
 )
 
 
@@ -162,6 +165,14 @@ def test_a_file_for_another_family_is_refused_and_both_are_named(
         ("ltxv_2b_comfy", "LTX-Video"),
         ("auraflow_comfy", "AuraFlow"),
         ("pixart_sigma_comfy", "PixArt"),
+        ("flux2_klein9b_block0_invoke", "Flux.2"),
+        ("wan21_vace_comfy", "Wan"),
+        ("ltx2_comfy", "LTX-2"),
+        ("anima_comfy", "Anima"),
+        ("krea2_comfy", "Krea 2"),
+        ("kandinsky5_comfy", "Kandinsky 5"),
+        ("ace_step15_comfy", "ACE-Step 1.5"),
+        ("hidream_comfy", "HiDream"),
     ],
 )
 def test_the_family_of_a_model_is_told_from_its_layers(base: str, family: str) -> None:
@@ -182,10 +193,37 @@ def test_the_family_of_a_model_is_told_from_its_layers(base: str, family: str) -
         ("zimage_diffusers_AB", "Z-Image"),
         ("ltxv_diffusers_AB", "LTX-Video"),
         ("hunyuan_video_kohya_musubi", "HunyuanVideo"),
+        ("flux2_kohya_musubi", "Flux.2"),
+        ("flux2_diffusers_AB", "Flux.2"),
+        ("auraflow_diffusers_AB", "AuraFlow"),
+        ("krea2_kohya_invoke", "Krea 2"),
     ],
 )
 def test_the_family_of_a_file_is_told_from_its_keys(name: str, family: str, tmp_path: Path) -> None:
     assert inspect_file(_key_list(name, tmp_path)).file_family.name == family
+
+
+@pytest.mark.parametrize(
+    ("base", "family"),
+    [
+        ("flux1_dev", "Flux.1"),
+        ("flux2_dev", "Flux.2"),
+        ("hunyuan_video", "HunyuanVideo"),
+        ("sd3_medium", "SD3"),
+        ("auraflow", "AuraFlow"),
+        ("pixart_sigma", "PixArt"),
+        ("wan21_t2v_14b", "Wan"),
+        ("ltxv_2b", "LTX-Video"),
+        ("ltx2", "LTX-2"),
+        ("lumina2", "Lumina2"),
+        ("zimage", "Z-Image"),
+        ("qwen_image", "Qwen-Image"),
+        ("krea2", "Krea 2"),
+        ("ace_step15", "ACE-Step 1.5"),
+    ],
+)
+def test_the_family_is_also_told_from_the_names_of_diffusers(base: str, family: str) -> None:
+    assert model_layout(f"{base}_diffusers").family.name == family
 
 
 @pytest.mark.parametrize(
@@ -218,12 +256,12 @@ def test_every_layer_of_the_diffusers_model_has_a_place_in_the_hosts(family: str
     ]
     found = {layer: table.find(f"unet.{layer}") for layer in layers}
     assert not [layer for layer, place in found.items() if isinstance(place, str)]
-    assert len({place[0].path for place in found.values() if not isinstance(place, str)}) == len(layers)
+    assert len({place[0][0].path for place in found.values() if not isinstance(place, str)}) == len(layers)
 
 
 def test_each_layer_is_reached_by_one_name_of_the_file_only() -> None:
     key_map = map_keys(read_list("sdxl_kohya_lora_sdscripts"), NameTable(model_layout(*SDXL)))
-    paths = [layer.place.path for layer in key_map.layers]
+    paths = [layer.places[0].path for layer in key_map.layers]
     assert len(set(paths)) == len(paths)
 
 
