@@ -6,6 +6,7 @@ The host builds its key map at every load.
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ CASES = (  # what the list is, key list, denoiser, text encoders
     ("Flux DoRA of OneTrainer", "flux_onetrainer_dora_invoke", "flux1_dev_comfy", "flux_clip_comfy"),
     ("Qwen-Image Lightning", "qwen_lightning_muchai", "qwen_image_comfy", None),
 )
+SAME_LAYERS = "sdxl_kohya_locon_sdscripts"  # has the layers of the LoHa list, and their shapes
 PEER = "ComfyUI key map + load_lora"
 LISTING = "safetensors safe_open, names and shapes only"
 RUBBISH = 5_000  # keys
@@ -52,7 +54,7 @@ def _mapping_rows(title: str, list_name: str, base: str, clip_base: str | None, 
     from ._meta_models import adapter_tensors, host_clip, host_model
 
     model, clip = host_model(base), host_clip(clip_base) if clip_base else None
-    tensors = _with_loha_shapes(adapter_tensors(list_name), model, clip)
+    tensors = _with_loha_shapes(adapter_tensors(list_name))
     file = _as_file(list_name, tensors)
     kept = ModelNames(_shapes(model, clip))
     matched = _assemble(file, kept, tensors).report.matched
@@ -133,21 +135,18 @@ def _loaded_by_host(tensors: Mapping[str, torch.Tensor], model: Any, clip: Any) 
     return len(_host_load(tensors, model, clip))
 
 
-def _with_loha_shapes(tensors: dict[str, torch.Tensor], model: Any, clip: Any) -> dict[str, torch.Tensor]:
-    """LoHa factors of rank 1 that fit the model's layers, for a list that has names alone."""
-    if not any(key.endswith("hada_w1_a") for key in tensors):
-        return tensors
-    from lora_pack.nodes.comfy_bridge import ModelNames
+def _with_loha_shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """LoHa factors of rank 1, for a list that has names alone; the sides come from a LoCon for the same layers."""
+    from ._meta_models import read_list
 
-    names = ModelNames(_shapes(model, clip))
+    shapes = {key: shape for key, (_, shape) in read_list(SAME_LAYERS).items()}
     shaped = dict(tensors)
     for key in tensors:
         layer, _, parameter = key.rpartition(".")
-        found = names.table.find(layer)
-        if parameter.startswith("hada_") and not isinstance(found, str):
-            shape = names.layout.targets[found[0].path].shape
-            columns = torch.Size(shape[1:]).numel()
-            shaped[key] = torch.empty((shape[0], 1) if parameter.endswith("_a") else (1, columns), device="meta")
+        if parameter in ("hada_w1_a", "hada_w2_a"):
+            shaped[key] = torch.empty((shapes[f"{layer}.lora_up.weight"][0], 1), device="meta")
+        elif parameter in ("hada_w1_b", "hada_w2_b"):
+            shaped[key] = torch.empty((1, math.prod(shapes[f"{layer}.lora_down.weight"][1:])), device="meta")
     return shaped
 
 
