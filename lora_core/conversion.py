@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,8 @@ class _Conversion:
     def _write_part(self, part: str, *, alone: bool) -> None:
         targets = {t.inner: t for t in self._layout.targets.values() if t.part == part and t.path in self._pieces}
         shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}
-        family = self._layout.family.name
-        prefix = self._spelling.prefix(family, part, alone=alone)
+        family = self._layout.family
+        prefix = self._spelling.prefix(family, part, self._layout.parts, alone=alone)
         for inner, names in _names(self._spelling.names_from(family, part), part, shapes).items():
             if inner not in targets:
                 continue
@@ -200,6 +200,8 @@ class _Conversion:
         strange = sorted(tensors.keys() - self._spelling.parameters.keys())
         if strange:
             raise BadAdapter(f"{self._spelling.name} has no words for {', '.join(strange)}")
+        if spelled in self._stored:
+            raise BadAdapter(f"{self._spelling.name} gives another layer the same name '{spelled}'")
         for role, tensor in tensors.items():
             self._tensors[spelled + self._spelling.parameters[role]] = tensor
         if piece.alpha is not None and not self._spelling.configured:
@@ -212,9 +214,9 @@ class _Conversion:
 
     def _names_in(self, configured: str) -> Iterable[str]:
         """Every name that the layers of the model have in a configuration, of which it may mean only some."""
-        family = self._layout.family.name
+        family = self._layout.family
         for part in self._layout.parts:
-            prefix = self._spelling.prefix(family, part)
+            prefix = self._spelling.prefix(family, part, self._layout.parts)
             shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}
             for names in _names(self._spelling.names_from(family, part), part, shapes).values():
                 for name in names:
@@ -320,19 +322,19 @@ def _as_spelled(spelling: Spelling, piece: Piece, target: TargetLayer) -> Mappin
 
 def lora_config(layers: Mapping[str, Written], names: Iterable[str]) -> dict[str, Any]:
     """A LoraConfig of peft 0.21.2 for these layers, and for no others of the model's `names`."""
+    known = list(names)
     ranks = {name: written.rank for name, written in layers.items() if written.rank}
-    alphas = {
-        name: layers[name].alpha or 0.0 if layers[name].alpha is not None else rank for name, rank in ranks.items()
-    }
+    alphas = {name: _alpha_in_config(layers[name]) for name in ranks}
     rank = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
     alpha = Counter(alphas.values()).most_common(1)[0][0] if alphas else rank
+    ends = {end for name in known for end in _ends(name)}
     return {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "target_modules": _target_modules(list(layers), names),
-        "rank_pattern": {_pattern(name): other for name, other in ranks.items() if other != rank},
-        "alpha_pattern": {_pattern(name): other for name, other in alphas.items() if other != alpha},
+        "target_modules": _target_modules(layers.keys(), known),
+        "rank_pattern": {_pattern(name, ends): other for name, other in ranks.items() if other != rank},
+        "alpha_pattern": {_pattern(name, ends): other for name, other in alphas.items() if other != alpha},
         "use_rslora": False,
         "use_dora": any(written.has_magnitude for written in layers.values()),
         "lora_bias": any(written.has_bias for written in layers.values()),
@@ -340,18 +342,22 @@ def lora_config(layers: Mapping[str, Written], names: Iterable[str]) -> dict[str
     }
 
 
-def _pattern(name: str) -> str:
-    """The pattern that fits this name alone, and not another one's end."""
-    return "^" + re.escape(name)
+def _alpha_in_config(written: Written) -> float:
+    return float(written.rank) if written.alpha is None else written.alpha
 
 
-def _target_modules(layers: Sequence[str], names: Iterable[str]) -> list[str] | str:
+def _target_modules(layers: Collection[str], names: Iterable[str]) -> list[str] | str:
     """The layers by name; as a pattern where a name is also the end of another layer's, which PEFT would take too."""
-    meant = set(layers)
-    others = (name for name in names if name not in meant)
-    if meant.isdisjoint(end for name in others for end in _ends(name)):
-        return list(layers)
-    return "|".join(re.escape(name) for name in layers)
+    meant = list(layers)
+    others = (name for name in names if name not in layers)
+    if set(meant).isdisjoint(end for name in others for end in _ends(name)):
+        return meant
+    return "|".join(re.escape(name) for name in meant)
+
+
+def _pattern(name: str, ends: Collection[str]) -> str:
+    """The pattern that fits this layer alone, also where its name is the end of another one's."""
+    return f"^{re.escape(name)}" if name in ends else re.escape(name)
 
 
 def _ends(name: str) -> Iterable[str]:

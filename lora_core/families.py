@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SD_KEY = "sd-context-"  # followed by the width of the text that the UNet reads
 Widths = tuple[int, int]  # (outputs, inputs) of a layer; 0 where a file does not tell
 
 
@@ -18,6 +19,11 @@ class Family:
     def known(self) -> bool:
         """Whether the family was recognised at all."""
         return bool(self.key)
+
+    @property
+    def is_stable_diffusion(self) -> bool:
+        """Whether its denoiser is a UNet of Stable Diffusion's kind."""
+        return self.key.startswith(SD_KEY)
 
     def differs_from(self, other: "Family") -> bool:
         """True only when both are known and can't share adapters."""
@@ -100,7 +106,7 @@ def _stable_diffusion(flat: Mapping[str, Widths]) -> Family:
     for name, (_, inputs) in flat.items():
         if inputs and SD_CONTEXT.search(name):
             generation = CONTEXT_WIDTHS.get(inputs, f"a Stable Diffusion UNet that reads text of width {inputs}")
-            return Family(generation, f"sd-context-{inputs}")
+            return Family(generation, f"{SD_KEY}{inputs}")
     if any(SDXL_NAMES.search(name) for name in flat):
-        return Family("SDXL", "sd-context-2048")
+        return Family("SDXL", f"{SD_KEY}2048")
     return Family("Stable Diffusion", "")

@@ -18,6 +18,7 @@ PATTERN_LENGTH = 300  # characters; longer patterns are no layer names
 QUANTIFIERS_AT_MOST = 4  # in a pattern; with more, or with a repeated group, fitting it could take for ever
 QUANTIFIER = re.compile(r"(?<!\\)[*+?{]")
 REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+PEFT_WRAPPER = "base_model.model."  # behind it stands the name that PEFT itself fits patterns to
 PEFT_DEFAULT_ALPHA = 8.0  # LoraConfig.lora_alpha of peft 0.21.2, for a configuration that leaves it out
 
 
@@ -49,13 +50,13 @@ class ScaleRules:
 
         Args:
             layer: the layer's name as the file spells it, which tells the part.
-            name: the same without the prefix of its dialect, which patterns are written for.
+            name: the same without the prefix of its dialect, which patterns are written for, unless PEFT wrapped it.
             rank: rows of its down matrix.
             alpha: its own alpha tensor's value, None if it has none.
         """
         config = self._config(layer)
         if alpha is None and not self.has_alpha_tensors:
-            alpha = config.alpha_of(name)
+            alpha = config.alpha_of(layer.partition(PEFT_WRAPPER)[2] or name)
         if alpha is None:
             return 1.0, float(rank)
         divisor = math.sqrt(rank) if config.rank_stabilised and not self.has_alpha_tensors else rank

@@ -1,15 +1,16 @@
 """How each dialect is written: what stands before and behind a layer's name, and whose names it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ..families import Family
 from .dialect import DOTS, UNDERSCORES
 from .lycoris import HADA, LOKR
 from .peft import WRAPPER
 
+CLIP_LEVEL = "text_model."
 OWN, DIFFUSERS = "the host's names", "diffusers' names"
 STABLE_DIFFUSION_1 = frozenset({"SD1.5", "SD2"})  # families whose kohya files have diffusers' names
-UNETS = frozenset({*STABLE_DIFFUSION_1, "SDXL", "the SDXL refiner"})  # what diffusers calls unet, not transformer
 
 LYCORIS_PARAMETERS: Mapping[str, str] = {
     "alpha": ".alpha",
@@ -54,36 +55,55 @@ class Spelling:
     parameters: Mapping[str, str]  # role -> what stands behind the layer's name
     configured: bool = False
 
-    def names_from(self, family: str, part: str) -> str:
+    def names_from(self, family: Family, part: str) -> str:
         """Whose names it takes for a part of a family's model: OWN or DIFFUSERS."""
         if self.name == "kohya":
-            return DIFFUSERS if part == "unet" and family in STABLE_DIFFUSION_1 else OWN
+            return DIFFUSERS if part == "unet" and family.name in STABLE_DIFFUSION_1 else OWN
         return OWN if self.name == "comfy" else DIFFUSERS
 
-    def prefix(self, family: str, part: str, *, alone: bool = False) -> str:
-        """What it writes before the layers of a part; `alone` when a file holds no other part."""
+    def prefix(self, family: Family, part: str, parts: Collection[str], *, alone: bool = False) -> str:
+        """What it writes before the layers of a part.
+
+        Args:
+            family: of the model.
+            part: "unet" or a text encoder's name.
+            parts: all parts of the model.
+            alone: whether the file holds no other part.
+        """
         if self.name == "comfy":
             return "diffusion_model." if part == "unet" else f"text_encoders.{part}.transformer."
         if self.name == "kohya":
-            encoders = KOHYA_ENCODERS.get(family, KOHYA_ENCODERS[""])
+            encoders = KOHYA_ENCODERS.get(family.name, KOHYA_ENCODERS[""])
             return "lora_unet_" if part == "unet" else encoders.get(part, "lora_te_")
-        pipeline = _pipeline_part(family, part)
+        pipeline = _pipeline_part(family, part, parts)
         if self.name == "diffusers":
             return pipeline
         return WRAPPER if part == "unet" or (alone and pipeline == "text_encoder.") else WRAPPER + pipeline
 
     def in_configuration(self, prefix: str, name: str) -> tuple[str, str]:
-        """(part, name) of a layer in a LoraConfig, which PEFT writes for one model and diffusers for each part."""
+        """(part, name) of a layer in a LoraConfig, which PEFT writes for one model and diffusers for each part.
+
+        Without the level that transformers dropped from CLIP, so that the name is the end of both paths.
+        """
+        if name.startswith(CLIP_LEVEL):
+            return (prefix if self.name == "diffusers" else ""), name.removeprefix(CLIP_LEVEL)
         return (prefix, name) if self.name == "diffusers" else ("", prefix.removeprefix(WRAPPER) + name)
 
 
-def _pipeline_part(family: str, part: str) -> str:
-    """What diffusers' pipeline of a family calls a part."""
+def _pipeline_part(family: Family, part: str, parts: Collection[str]) -> str:
+    """What diffusers' pipeline of a family calls a part: its text encoders are numbered in the order of ENCODERS."""
     if part == "unet":
-        return "unet." if family in UNETS else "transformer."
-    return DIFFUSERS_ENCODERS.get(family, {}).get(part, "text_encoder.")
+        return "unet." if family.is_stable_diffusion else "transformer."
+    if family.name == "the SDXL refiner":
+        return "text_encoder_2."  # it has the second of SDXL's alone
+    order = sorted(
+        set(parts) - {"unet"}, key=lambda name: (ENCODERS.index(name) if name in ENCODERS else len(ENCODERS), name)
+    )
+    number = order.index(part)
+    return f"text_encoder_{number + 1}." if number else "text_encoder."
 
 
+ENCODERS = ("llama", "clip_l", "clip_h", "clip_g")  # then all others; diffusers 0.42.1 pipelines
 # family ("" for every other) -> text encoder -> prefix. sd-scripts 48d368fa networks/lora*.py.
 KOHYA_ENCODERS: Mapping[str, Mapping[str, str]] = {
     "SD1.5": {},
@@ -91,15 +111,6 @@ KOHYA_ENCODERS: Mapping[str, Mapping[str, str]] = {
     "": {"clip_l": "lora_te1_", "clip_g": "lora_te2_", "t5xxl": "lora_te3_"},
     "HunyuanVideo": {"llama": "lora_te1_", "clip_l": "lora_te2_"},
 }
-# family -> text encoder -> prefix; "text_encoder." for every other. diffusers 0.42.1 pipelines.
-DIFFUSERS_ENCODERS: Mapping[str, Mapping[str, str]] = {
-    "SDXL": {"clip_g": "text_encoder_2."},
-    "the SDXL refiner": {"clip_g": "text_encoder_2."},
-    "SD3": {"clip_g": "text_encoder_2.", "t5xxl": "text_encoder_3."},
-    "Flux.1": {"t5xxl": "text_encoder_2."},
-    "HunyuanVideo": {"clip_l": "text_encoder_2."},
-}
-
 SPELLINGS: Mapping[str, Spelling] = {
     spelling.name: spelling
     for spelling in (
