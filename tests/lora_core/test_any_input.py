@@ -13,9 +13,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lora_pack.lora_core import FamilyMismatch
+from lora_pack.lora_core import LoraError
 from lora_pack.lora_core.__main__ import main
 from lora_pack.lora_core.key_dialects import PARAMETERS, PREFIXES
+from lora_pack.lora_core.key_dialects.spelling import SPELLINGS
 from lora_pack.lora_core.metadata import read_about
 from lora_pack.lora_core.safetensors_header import DTYPES
 
@@ -29,6 +30,7 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 MODEL = {name: ["F16", list(shape)] for name, shape in TINY_SHAPES.items()}
+LAYER = "lora_unet_input_blocks_1_1_proj_in"  # [6, 4, 1, 1]
 LAYERS = (
     "input_blocks_1_1_proj_in",
     "input_blocks.1.1.proj_in",
@@ -62,21 +64,27 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _inspect(*arguments: object) -> dict[str, Any] | None:
-    """The account, or None if the command ended with 2 and one line of reason; any other ending fails."""
-    for form in ([], ["--json"]):
-        out, errors = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            status = main(["inspect", *map(str, arguments), *form])
-        (out.getvalue() + errors.getvalue()).encode("utf-8")  # an output takes it
-        if status == 2:
-            assert (out.getvalue(), errors.getvalue().count("\n")) == ("", 1)
-            assert len(errors.getvalue()) > 10
-        else:
-            assert (status, errors.getvalue()) == (0, "")
+def _run(*arguments: object) -> str | None:
+    """What a command printed, or None if it ended with 2 and one line of reason; any other ending fails."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        status = main([str(argument) for argument in arguments])
+    (out.getvalue() + errors.getvalue()).encode("utf-8")  # an output takes it
     if status == 2:
+        assert (out.getvalue(), errors.getvalue().count("\n")) == ("", 1)
+        assert len(errors.getvalue()) > 10
         return None
-    account = json.loads(out.getvalue())
+    assert (status, errors.getvalue()) == (0, "")
+    return out.getvalue()
+
+
+def _inspect(*arguments: object) -> dict[str, Any] | None:
+    """The account, or None for a file that can't be used."""
+    _run("inspect", *arguments)
+    printed = _run("inspect", *arguments, "--json")
+    if printed is None:
+        return None
+    account = json.loads(printed)
     assert account["keys"] == account["matched"] + len(account["ignored"]) + len(account["unmatched"])
     assert all(note["reason"] for note in account["ignored"] + account["unmatched"])
     return account
@@ -143,28 +151,59 @@ def test_any_names_and_shapes_in_a_key_list(folder: Path, listed: dict[str, Any]
     _inspect(folder / "model.json", "--model", path)
 
 
+complete_layers = st.builds(
+    lambda rank, dtype, alpha: {
+        f"{LAYER}.lora_down.weight": (dtype, [rank, 4]),
+        f"{LAYER}.lora_up.weight": (dtype, [6, rank]),
+        **({f"{LAYER}.alpha": (dtype, [])} if alpha else {}),
+    },
+    st.integers(0, 5),
+    dtypes,
+    st.booleans(),
+)
+loose_tensors = st.dictionaries(
+    keys.filter(lambda key: key != "__metadata__"),
+    st.tuples(dtypes, st.lists(st.integers(0, 7), max_size=4)),
+    max_size=8,
+)
+whole_files = loose_tensors | st.builds(lambda layer, more: {**more, **layer}, complete_layers, loose_tensors)
+
+
+def _whole_file(folder: Path, tensors: Mapping[str, Any], filling: bytes, metadata: Mapping[str, Any]) -> Path:
+    header: dict[str, Any] = {"__metadata__": metadata}
+    position = 0
+    for key, (dtype, shape) in tensors.items():
+        end = position + math.prod(shape) * DTYPES[dtype].itemsize
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        position = end
+    return _file(folder, header, (filling * (position // len(filling) + 1))[:position])
+
+
 @QUICK
 @given(
-    tensors=st.dictionaries(keys, st.tuples(dtypes, st.lists(st.integers(0, 7), max_size=4)), max_size=8),
+    tensors=whole_files,
     filling=st.binary(min_size=1, max_size=16),
     metadata=st.dictionaries(st.text(max_size=8), json_values, max_size=2),
 )
 def test_any_names_shapes_and_values_in_a_whole_file(
     folder: Path, tensors: dict[str, Any], filling: bytes, metadata: dict[str, Any]
 ) -> None:
-    header: dict[str, Any] = {"__metadata__": metadata}
-    position = 0
-    for key, (dtype, shape) in tensors.items():
-        if key == "__metadata__":
-            continue
-        end = position + math.prod(shape) * DTYPES[dtype].itemsize
-        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
-        position = end
-    path = _file(folder, header, (filling * (position // len(filling) + 1))[:position])
+    path = _whole_file(folder, tensors, filling, metadata)
     assert _inspect(path) is not None
     assert _inspect(path, "--model", folder / "model.json") is not None
-    with contextlib.suppress(FamilyMismatch):  # a width may be one that only another family has
+    with contextlib.suppress(LoraError):  # a file for another family is refused
         load(path, tiny_layout())
+
+
+@QUICK
+@given(tensors=whole_files, to=st.sampled_from(sorted(SPELLINGS)), with_model=st.booleans())
+def test_any_whole_file_is_converted_or_refused(
+    folder: Path, tensors: dict[str, Any], to: str, with_model: bool
+) -> None:
+    path = _whole_file(folder, tensors, b"\x01", {})
+    model = ["--model", folder / "model.json"] if with_model else []
+    if _run("convert", path, folder / "out.safetensors", "--to", to, *model) is not None:
+        assert _inspect(folder / "out.safetensors") is not None
 
 
 FIELDS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_network_args", "modelspec.thumbnail")
@@ -179,7 +218,6 @@ def test_any_metadata(metadata: Mapping[str, str]) -> None:
     assert set(about.unreadable) <= set(metadata)
 
 
-LAYER = "lora_unet_input_blocks_1_1_proj_in"  # [6, 4, 1, 1]
 GOOD = pair(LAYER, 6, 4)
 LOKR = f"{LAYER}.lokr_"
 
@@ -219,3 +257,10 @@ def test_a_negative_alpha_turns_the_layer_round(tmp_path: Path) -> None:
     plain = load(write_adapter(tmp_path / "b.safetensors", GOOD), tiny_layout())
     weight = torch.zeros(6, 4, 1, 1)
     assert torch.equal(turned.adapters[0].adapter.delta_of(weight), -plain.adapters[0].adapter.delta_of(weight))
+
+
+def test_a_layer_of_rank_0_is_not_converted(folder: Path) -> None:
+    tensors = {f"{LAYER}.lora_down.weight": torch.ones(0, 4), f"{LAYER}.lora_up.weight": torch.ones(6, 0)}
+    path = write_adapter(folder / "empty.safetensors", tensors)
+    command = ("convert", path, folder / "out.safetensors", "--to", "diffusers", "--model", folder / "model.json")
+    assert _run(*command) is None
