@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .adapters import BadAdapter, is_complete
+from .adapters.magnitude import EITHER, PER_OUTPUT
 from .errors import NoLayerReached, NotConvertible
 from .key_dialects.dialect import DOTS
 from .key_dialects.spelling import DIFFUSERS, SPELLINGS, Spelling
@@ -248,11 +249,15 @@ def _configured_alpha(
 
 def _flat_magnitude(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Magnitudes per output as [out], whatever the trainer's shape; those per input keep theirs."""
-    magnitude, up = tensors.get("magnitude"), tensors.get("up")
-    if magnitude is None or up is None or magnitude.numel() != up.shape[0]:
+    own = next((role for role in (EITHER, PER_OUTPUT) if role in tensors), None)
+    up = tensors.get("up")
+    if own is None or up is None:
         return tensors
-    per_input = magnitude.dim() > 1 and magnitude.shape[0] == 1 and magnitude.dim() == 2
-    return tensors if per_input else {**tensors, "magnitude": magnitude.reshape(-1)}
+    others = {role: tensor for role, tensor in tensors.items() if role != own}
+    magnitude = tensors[own]
+    per_input = magnitude.dim() > 1 and magnitude.shape[0] == 1 and (own == EITHER or magnitude.dim() == 2)
+    fits = magnitude.numel() == up.shape[0] and not per_input
+    return {**others, EITHER: magnitude.reshape(-1) if fits else magnitude}
 
 
 def _at_places(places: Sequence[Place], targets: Sequence[TargetLayer], whole: Piece) -> Iterable[tuple[Place, Piece]]:

@@ -197,7 +197,7 @@ for _entry in PARAMETERS:
 
 SLOTTED = frozenset(parameter.text for parameter, _ in PARAMETERS if parameter.slot)
 
-WHOLE_NORM = "whole_norm"
+WHOLE_NORM = "scale"  # alone on a layer; beside matrices it is their scale
 WHOLE: Mapping[str, str] = {"ia3_weight": "set_weight", WHOLE_NORM: "set_weight", "whole_bias": "set_bias"}
 TWO_MODELS = (("transformer.", "transformer_2."),)  # prefixes of the two denoisers of a Wan 2.2 pipeline
 SECOND_MODEL = "for the second denoiser of the pipeline; the file's first one is applied"
@@ -259,7 +259,7 @@ def _place_layers(
             reason = f"conflict: '{other.layer}' already reaches this layer of the model"
             unmatched.extend(KeyNote(key.key, reason) for key in parsed)
             continue
-        if holds_adapters:
+        if holds_adapters and all(key.parameter.role in WHOLE for key in parsed):
             parsed = [_saved_whole(key, dialect) for key in parsed]
         keys, doubled = _by_role(parsed)
         unmatched.extend(doubled)

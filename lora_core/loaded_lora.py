@@ -15,6 +15,7 @@ from .adapters import (
     BadAdapter,
     Built,
     BuiltLayer,
+    WholeFile,
     build_layer,
     find_builder,
     is_complete,
@@ -30,6 +31,7 @@ from .lora_file import LoraFile
 from .refusals import refuse_foreign
 from .safetensors_header import Header
 from .scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules
+from .shared_tensors import whole_file
 from .target_layer import UNET, ModelLayout, TargetLayer
 
 TEXT_ENCODER_LAYER = re.compile(r"^(?:lora_te|lora_prior_te|text_encoder|base_model\.model\.text_)")
@@ -96,8 +98,9 @@ def load_lora(file: LoraFile, layout: ModelLayout, table: NameTable) -> LoadedLo
 def assemble(file: LoraFile, family: Family, layout: ModelLayout, table: NameTable, reader: Reader) -> LoadedLora:
     """Build every layer of a file that fits the model, with tensors out of `reader`, and account for every key."""
     assembly = _Assembly(file, layout, table)
+    whole = whole_file(file, assembly.layers, layout, reader.tensor)
     for layer in assembly.layers:
-        assembly.add(layer, reader)
+        assembly.add(layer, reader, whole)
     return assembly.finish(family)
 
 
@@ -126,12 +129,15 @@ class _Tally:
     ranks: list[int] = field(default_factory=list[int])
     alphas: list[float] = field(default_factory=list[float])
     dead: int = 0  # layers whose scale is 0
+    notes: dict[str, int] = field(default_factory=dict[str, int])  # of algorithms -> layers
 
     def count_name(self, algorithm: str) -> None:
         self.algorithms[algorithm] = self.algorithms.get(algorithm, 0) + 1
 
     def count(self, built: Built, *, alpha_read: bool) -> None:
         self.count_name(built.algorithm)
+        if built.note:
+            self.notes[built.note] = self.notes.get(built.note, 0) + 1
         if built.rank is None:
             return
         self.ranks.append(built.rank)
@@ -157,7 +163,7 @@ class _Assembly:
         self._dialects: dict[str, int] = {}
         self.layers = key_map.layers
 
-    def add(self, layer: LayerKeys, reader: Reader) -> None:
+    def add(self, layer: LayerKeys, reader: Reader, whole: WholeFile) -> None:
         """Build one layer, or put its keys among the unmatched with the reason."""
         targets = [self._layout.targets[place.path] for place in layer.places]
         self._dialects[layer.dialect] = self._dialects.get(layer.dialect, 0) + 1
@@ -165,7 +171,7 @@ class _Assembly:
             self._add_by_name(layer)
             return
         try:
-            built = _build(layer, targets, reader, self._rules)
+            built = _build(layer, targets, reader, self._rules, whole)
             placed = _placed(layer, targets, built)
         except BadAdapter as reason:
             self._unmatched += [KeyNote(key.key, str(reason)) for key in layer.keys.values()]
@@ -188,7 +194,7 @@ class _Assembly:
     def finish(self, family: Family) -> LoadedLora:
         """The adapters with their account."""
         tally = self._tally
-        notes = list(self._notes)
+        notes = [*self._notes, *(f"in {count} layers, {note}" for note, count in tally.notes.items())]
         if UNET in self._layout.parts and not self._layout.family.known:
             notes.append("the model's family is not in the tables, so only names equal to the model's own were found")
         if tally.dead:
@@ -215,7 +221,9 @@ def _rules(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
     return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
 
 
-def _build(layer: LayerKeys, targets: Sequence[TargetLayer], reader: Reader, rules: ScaleRules) -> BuiltLayer:
+def _build(
+    layer: LayerKeys, targets: Sequence[TargetLayer], reader: Reader, rules: ScaleRules, whole: WholeFile
+) -> BuiltLayer:
     if not is_complete(layer.keys.keys()):
         raise BadAdapter(_incomplete(layer))
     tensors = {role: reader.tensor(key.key) for role, key in layer.keys.items()}
@@ -229,6 +237,8 @@ def _build(layer: LayerKeys, targets: Sequence[TargetLayer], reader: Reader, rul
         shape=_shape(layer.places, targets),
         alpha=alpha,
         scale=lambda rank: rules.scale(layer.layer, name, rank, alpha),
+        name=name,
+        whole=whole,
     )
     return build_layer(parts, has_bias=all(target.has_bias for target in targets))
 

@@ -93,6 +93,14 @@ def scale_rules(
     return ScaleRules(by_part=by_part, has_alpha_tensors=has_alpha_tensors), notes
 
 
+def number_of_pattern(table: object, name: str) -> float | None:
+    """The number of the first pattern of a PEFT configuration's table that fits a layer's dotted name."""
+    if not isinstance(table, dict):
+        return None
+    entries = cast("dict[str, Any]", table).items()
+    return next((_number(value) for pattern, value in entries if _is_usable(pattern) and _fits(pattern, name)), None)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """The object that a JSON text holds; empty if it is no JSON or no object."""
     try:

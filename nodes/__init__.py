@@ -2,9 +2,15 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_lora, apply_stack, inspect_lora, lora_stack
+from . import apply_lora, apply_stack, convert_lora, inspect_lora, lora_stack
 
-NODES: list[type[io.ComfyNode]] = [*apply_lora.NODES, *lora_stack.NODES, *apply_stack.NODES, *inspect_lora.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *apply_lora.NODES,
+    *lora_stack.NODES,
+    *apply_stack.NODES,
+    *inspect_lora.NODES,
+    *convert_lora.NODES,
+]
 
 
 class LoraLoomExtension(ComfyExtension):

@@ -1,11 +1,13 @@
 """Finds adapter files by name in the host's loras folders, and nowhere else."""
 
 import difflib
+import itertools
 from pathlib import Path, PurePosixPath
 
 import folder_paths
 
 from ..lora_core import FileMissing
+from ..lora_core.errors import FileNotWritten
 from ..lora_core.lora_file import FileIdentity, identify
 
 FOLDER = "loras"
@@ -37,6 +39,38 @@ def find_lora(name: str) -> Path:
 def identify_lora(name: str) -> FileIdentity:
     """Path, time of change and size of a file: what the host compares to know whether a node must run again."""
     return identify(find_lora(name))
+
+
+def check_new_name(name: str) -> None:
+    """Raises FileNotWritten for a name that would leave the loras folders, or that no file can have."""
+    try:
+        _refuse_outside(name, name.replace("\\", "/"))
+    except FileMissing as error:
+        raise FileNotWritten(name, error.reason, error.advice) from None
+    if any(character in name for character in '<>:"|?*') or name.endswith(("/", "\\")):
+        raise FileNotWritten(name[:80], "a file can't have this name", 'Leave out these characters: < > : " | ? *')
+
+
+def free_path(name: str, ending: str) -> Path:
+    """Where a new file of this name goes: the first loras folder, with a number behind the name if that is taken.
+
+    Raises FileNotWritten, see check_new_name.
+    """
+    check_new_name(name)
+    folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
+    stem = name.replace("\\", "/").removesuffix(ending or "/")
+    candidates = (folder / f"{stem}{f'_{number}' if number > 1 else ''}{ending}" for number in itertools.count(1))
+    free = next(path for path in candidates if not path.exists())
+    free.parent.mkdir(parents=True, exist_ok=True)
+    return free
+
+
+def listed_name(path: Path) -> str:
+    """A file's name as `lora_names` gives it."""
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return path.name
 
 
 def _refuse_outside(name: str, wanted: str) -> None:

@@ -1,20 +1,45 @@
 """The algorithms: one per file, joined here into the table from the parameters of a layer to what changes it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from . import full_delta, generalized, hadamard, kronecker, low_rank, rescaling, rotation
-from .base import BIAS, WEIGHT, Adapter, AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, as_weight
+from . import (
+    adaptive_rank,
+    full_delta,
+    generalized,
+    hadamard,
+    input_rotation,
+    kronecker,
+    low_rank,
+    magnitude,
+    rescaling,
+    rotation,
+    shared_projection,
+)
+from .base import (
+    BIAS,
+    WEIGHT,
+    Adapter,
+    AdapterParts,
+    AdditiveAdapter,
+    BadAdapter,
+    Builder,
+    Built,
+    FrozenLayer,
+    as_weight,
+)
 from .full_delta import FullDelta, Replacement
+from .layer_rows import LayerRows
 from .low_rank import LowRank
-from .magnitude import with_magnitude
+from .whole_file import WholeFile
 
 # Tried in order: the first whose required parameters are there, and that knows all others, builds the weight's change.
 BUILDERS: Sequence[Builder] = (
     low_rank.BUILDER,
     low_rank.EMBEDDING,
+    adaptive_rank.BUILDER,
     hadamard.BUILDER,
     full_delta.DIFFERENCE,
     full_delta.MODULATION,
@@ -23,18 +48,25 @@ BUILDERS: Sequence[Builder] = (
     kronecker.BUILDER,
     generalized.BUILDER,
     rotation.BUILDER,
+    rotation.GIVEN,
+    rotation.IN_RUNS,
+    input_rotation.OFT,
+    input_rotation.BOFT,
     rescaling.LYCORIS,
     rescaling.PEFT,
+    shared_projection.BUILDER,
 )
 ALPHA = "alpha"
-MAGNITUDE = "magnitude"
+SCALE = "scale"  # as A1111 reads it: in the place of alpha / rank, whatever the algorithm
+RESHAPE = "reshape"  # the weight is padded with zeros to this shape before it is changed
 BIASES: Mapping[str, str] = {
     "diff_bias": "full difference",
     "norm_bias": "norm",
     "up_bias": "LoRA bias",
     "set_bias": "replaced weight",
 }
-BESIDE = frozenset({ALPHA, MAGNITUDE, *BIASES})  # roles that stand beside any algorithm
+# Roles that stand beside any algorithm.
+BESIDE = frozenset({ALPHA, SCALE, RESHAPE, magnitude.EITHER, magnitude.PER_OUTPUT, *BIASES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,17 +101,29 @@ def why_incomplete(algorithms: Mapping[str, str]) -> str:
     if foreign:
         return f"algorithm not supported yet: {', '.join(sorted(foreign))}"
     own = algorithms.keys() - BESIDE
-    if own == {"ia3_weight"}:
+    if own == {"ia3_weight"} or set(algorithms) == {SCALE}:
         return "a whole weight of the model, no adapter"
-    started = [builder for builder in BUILDERS if own & (builder.required | builder.optional)]
-    if len(started) > 1:
-        return f"parameters of two algorithms: {', '.join(builder.algorithm for builder in started)}"
-    missing = sorted(started[0].required - own) if started else ["every matrix"]
+    fitting = [builder for builder in BUILDERS if own and own <= builder.required | builder.optional]
+    if fitting:
+        missing = sorted(fitting[0].required - own)
+    else:
+        started = _algorithms_of(own)
+        if len(started) > 1:
+            return f"parameters of two algorithms: {', '.join(started)}"
+        missing = ["every matrix"]
     return f"incomplete: the layer lacks {' and '.join(missing)}"
+
+
+def _algorithms_of(roles: Collection[str]) -> list[str]:
+    """The algorithms that roles come from, the first that knows each."""
+    names = [next((b.algorithm for b in BUILDERS if role in b.required | b.optional), role) for role in sorted(roles)]
+    return list(dict.fromkeys(names))
 
 
 def build_layer(parts: AdapterParts, *, has_bias: bool) -> BuiltLayer:
     """What a file's tensors for one layer change. Raises BadAdapter with the reason if they make nothing that fits."""
+    parts = _with_own_scale(parts)
+    _check_reshaped(parts)
     changes: dict[str, Built] = {}
     builder = find_builder(parts.tensors.keys())
     if builder is not None:
@@ -107,19 +151,49 @@ def _bias(role: str, bias: Tensor, parts: AdapterParts) -> Adapter:
 
 
 def _weight(builder: Builder, parts: AdapterParts) -> Built:
+    if len(parts.shape) < builder.weight_sides:
+        raise BadAdapter(f"{builder.algorithm} changes a matrix, but the model's parameter is {list(parts.shape)}")
     for role in builder.required | builder.optional:
         tensor = parts.tensors.get(role)
         if tensor is not None and tensor.dim() < builder.sides:
             raise BadAdapter(f"{role} should have {builder.sides} sides, but has the shape {list(tensor.shape)}")
     try:
         built = builder.build(parts)
-        magnitude = parts.tensors.get(MAGNITUDE)
-        if magnitude is None:
-            return built
-        adapter = with_magnitude(built.adapter, magnitude, parts.shape)
     except RuntimeError as error:  # torch's word for shapes that can't be multiplied
         raise BadAdapter(f"shape mismatch: {str(error).splitlines()[0]}") from None
-    return Built(adapter=adapter, algorithm=f"DoRA ({built.algorithm})", rank=built.rank, alpha=built.alpha)
+    sizes = magnitude.magnitudes(parts.tensors, parts.shape)
+    if sizes is None:
+        return built
+    if not isinstance(built.adapter, AdditiveAdapter):
+        raise BadAdapter(f"magnitudes (DoRA) came with {built.algorithm}, whose delta depends on the weight")
+    adapter = magnitude.Magnitude(built.adapter, *sizes)
+    return replace(built, adapter=adapter, algorithm=f"DoRA ({built.algorithm})")
+
+
+def _with_own_scale(parts: AdapterParts) -> AdapterParts:
+    """The parts with the scale that the layer's own `scale` gives, where it has one."""
+    own = parts.tensors.get(SCALE)
+    if own is None or own.is_meta:
+        return parts
+    if own.numel() != 1:
+        raise BadAdapter(f"scale should be one number, but has the shape {list(own.shape)}")
+    scale = float(own.double().item())
+
+    def fixed(rank: int) -> tuple[float, float]:
+        return scale, scale * rank
+
+    return replace(parts, fixed_scale=scale, scale=fixed)
+
+
+def _check_reshaped(parts: AdapterParts) -> None:
+    wanted: Tensor | None = parts.tensors.get(RESHAPE)
+    if wanted is None or wanted.is_meta:
+        return
+    shape = [int(wanted.flatten()[number].item()) for number in range(wanted.numel())]
+    if shape != list(parts.shape):
+        raise BadAdapter(
+            f"the file was made for a model whose layer is enlarged to {shape}; this model's is {list(parts.shape)}"
+        )
 
 
 __all__ = [
@@ -133,8 +207,11 @@ __all__ = [
     "Builder",
     "Built",
     "BuiltLayer",
+    "FrozenLayer",
     "FullDelta",
+    "LayerRows",
     "LowRank",
+    "WholeFile",
     "build_layer",
     "find_builder",
     "is_complete",

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from .whole_file import WholeFile
 
 WEIGHT = "weight"
 BIAS = "bias"
@@ -16,10 +18,30 @@ class BadAdapter(Exception):
     """The tensors of one layer don't make an adapter for its target; the text is the reason a report gives."""
 
 
+class FrozenLayer(Protocol):
+    """A layer of the model as it is, for adapters that act beside it and not in its weight."""
+
+    def weight(self) -> Tensor:
+        """A float32 copy of its weight, dequantised: [out, in, *kernel]."""
+        ...
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Its own operation without its bias, on its own, perhaps quantised, weight."""
+        ...
+
+    def apply(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The same operation (stride, padding, groups) with another weight in x's dtype, and no bias.
+
+        The weight may have any number of outputs, and of inputs where the operation has one group.
+        """
+        ...
+
+
 class Adapter(ABC):
     """A change of one parameter of a layer, linear in strength: parameter' = parameter + strength * delta.
 
     Subclasses are frozen dataclasses. `delta` may depend on the parameter found, see each one's equation.
+    Merged, an adapter adds strength * delta to the weight; beside the layer, strength * branch to the output: the same.
     """
 
     __slots__ = ()
@@ -32,6 +54,24 @@ class Adapter(ABC):
         """Add strength * delta to a weight [out, in, *kernel], in place; the delta is computed in float32."""
         delta = self.delta_of(weight.float())
         weight.add_(delta.mul_(strength).reshape(weight.shape).to(weight.dtype))
+
+    def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
+        """What the adapter adds to a layer's output at strength 1, in the output's dtype.
+
+        Args:
+            x: the layer's input, [..., in], or [batch, in, *picture] of a convolution.
+            plain: layer.linear(x), [..., out] or [batch, out, *picture].
+            layer: the layer; for an adapter of some rows of a weight, those rows of it (see LayerRows).
+        """
+        return layer.apply(as_input(self.delta_of(layer.weight()), x), x)
+
+    def prepared(self, weight: Tensor) -> "Adapter":
+        """The same adapter with all that is constant worked out once, so that its branch reads no weight if it can.
+
+        Args:
+            weight: the layer's, float32, [out, in, *kernel]; it is not kept, but the result is for this weight alone.
+        """
+        return self
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that hold the adapter, in the order `with_tensors` takes them."""
@@ -60,6 +100,15 @@ class AdditiveAdapter(Adapter):
         """See Adapter.delta_of; on the weight's device."""
         return self.delta().to(weight.device)
 
+    def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
+        """See Adapter.branch; reads no weight."""
+        return layer.apply(as_input(self.delta(), x), x)
+
+
+def as_input(tensor: Tensor, x: Tensor) -> Tensor:
+    """A tensor on the device of a layer's input and in its dtype, or in its own where the input is indices."""
+    return tensor.to(x.device, x.dtype if x.is_floating_point() else tensor.dtype)
+
 
 class ScaleOf(Protocol):
     """The rule of one layer: rank -> (scale, alpha)."""
@@ -77,6 +126,9 @@ class AdapterParts:
     shape: tuple[int, ...]  # of the target's weight, or of the rows of it that are meant
     scale: ScaleOf
     alpha: float | None = None  # the layer's own alpha tensor, where it is no divisor of a rank
+    fixed_scale: float | None = None  # what a layer's own `scale` says, instead of alpha / rank
+    name: str = ""  # the layer's, as the file spells it behind its prefix
+    whole: WholeFile = field(default_factory=WholeFile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,6 +140,7 @@ class Built:
     rank: int | None = None  # None where the algorithm has none
     alpha: float | None = None
     bias: Adapter | None = None  # what the algorithm does to the layer's bias, where it has one
+    note: str = ""  # what a report should say beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +151,7 @@ class Builder:
     required: frozenset[str]  # roles; all must be there
     optional: frozenset[str] = frozenset()  # roles; may be there, and no others
     sides: int = 2  # that each tensor has at least
+    weight_sides: int = 1  # that the layer's weight has at least
     build: Callable[[AdapterParts], Built]  # raises BadAdapter
 
 

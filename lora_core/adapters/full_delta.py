@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Adapter, AdapterParts, AdditiveAdapter, Builder, Built, as_weight
+from .base import Adapter, AdapterParts, AdditiveAdapter, Builder, Built, FrozenLayer, as_input, as_weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +29,16 @@ class Replacement(Adapter):
         """See Adapter.delta_of."""
         return self.replacement.to(weight.device).float().reshape(weight.shape) - weight
 
+    def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
+        """See Adapter.branch."""
+        return layer.apply(as_input(self.replacement.float(), x), x) - plain
+
 
 def _difference(role: str, algorithm: str) -> Builder:
     def build(parts: AdapterParts) -> Built:
         return Built(adapter=FullDelta(as_weight(parts.tensors[role], parts.shape)), algorithm=algorithm)
 
-    return Builder(algorithm=algorithm, required=frozenset({role}), sides=1, build=build)
+    return Builder(algorithm=algorithm, required=frozenset({role}), sides=0, weight_sides=0, build=build)
 
 
 def _replace(parts: AdapterParts) -> Built:
@@ -45,4 +49,6 @@ def _replace(parts: AdapterParts) -> Built:
 DIFFERENCE = _difference("diff", "full difference")
 MODULATION = _difference("diff_m", "full difference")
 NORM = _difference("norm", "norm")
-REPLACEMENT = Builder(algorithm="replaced weight", required=frozenset({"set_weight"}), sides=1, build=_replace)
+REPLACEMENT = Builder(
+    algorithm="replaced weight", required=frozenset({"set_weight"}), sides=0, weight_sides=0, build=_replace
+)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built
+from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, FrozenLayer, as_input
+from .channels import is_plain, mixed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +37,13 @@ class LowRank(AdditiveAdapter):
         else:
             weight.add_(torch.mm(up, down).mul_(factor).reshape(weight.shape).to(weight.dtype))
 
+    def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
+        """See Adapter.branch: up(down(x)), `down` with the layer's own stride and padding."""
+        if not is_plain(self.shape, x):
+            return AdditiveAdapter.branch(self, x, plain, layer)
+        down = self._wide_down().reshape(-1, *self.shape[1:])
+        return mixed(self.up.float() * self.scale, layer.apply(as_input(down, x), x), self.shape)
+
     def _wide_down(self) -> Tensor:
         """The matrix that `up` multiplies: [rank, in * kernel], float32."""
         down = self.down.float()
@@ -44,7 +52,15 @@ class LowRank(AdditiveAdapter):
         return torch.einsum("mn...,ni->mi...", self.mid.float(), down).flatten(1)
 
 
-def _build(parts: AdapterParts) -> Built:
+def low_rank(parts: AdapterParts, scale: float | None = None) -> tuple[LowRank, int, float]:
+    """The adapter of a pair of matrices, its rank and its alpha.
+
+    Args:
+        parts: with the roles down and up, perhaps mid.
+        scale: of the algorithm; None for alpha / rank.
+
+    Raises BadAdapter if they don't fit each other and the layer.
+    """
     down, up, mid = parts.tensors["down"], parts.tensors["up"], parts.tensors.get("mid")
     rank = down.shape[0] if down.dim() > 1 else 0
     if rank == 0 or up.dim() < 2:
@@ -60,9 +76,15 @@ def _build(parts: AdapterParts) -> Built:
         )
     if mid is not None and tuple(mid.shape) != (rank, rank, *parts.shape[2:]):
         raise BadAdapter(f"shape mismatch: mid {[rank, rank, *parts.shape[2:]]} was expected; found {list(mid.shape)}")
-    scale, alpha = parts.scale(rank)
-    adapter = LowRank(down.reshape(found_down), up.reshape(found_up), scale, parts.shape, mid)
-    return Built(adapter=adapter, algorithm="LoRA" if mid is None else "LoCon (Tucker)", rank=rank, alpha=alpha)
+    usual, alpha = parts.scale(rank)
+    factor = usual if scale is None else scale
+    return LowRank(down.reshape(found_down), up.reshape(found_up), factor, parts.shape, mid), rank, alpha
+
+
+def _build(parts: AdapterParts) -> Built:
+    adapter, rank, alpha = low_rank(parts)
+    algorithm = "LoRA" if adapter.mid is None else "LoCon (Tucker)"
+    return Built(adapter=adapter, algorithm=algorithm, rank=rank, alpha=alpha)
 
 
 BUILDER = Builder(

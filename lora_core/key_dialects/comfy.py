@@ -19,7 +19,7 @@ DIALECT = Dialect(
         Parameter(".diff_m", "diff_m", "full difference"),  # of a Wan block's modulation
         Parameter(".set_weight", "set_weight", "replaced weight"),
         Parameter(".reshape_weight", "reshape", "reshaped weight"),
-        Parameter(".scale", "whole_norm", "whole weight"),
+        Parameter(".scale", "scale", "whole weight"),  # of a norm; beside matrices, A1111's scale of them
         Parameter(".bias", "whole_bias", "whole weight"),
     ),
     ignored=(Ignored(re.compile(r"(?:^|\.)scaled_fp8$"), "marks a file as fp8; no weight of the model"),),

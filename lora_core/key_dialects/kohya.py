@@ -36,6 +36,7 @@ DIALECT = Dialect(
         Parameter(".lora_up.weight", "up", LORA),
         Parameter(".lora_mid.weight", "mid", LORA),
         Parameter(".alpha", "alpha"),
+        *(Parameter(f".oft_blocks.{run}", f"oft_blocks_{run}", "oft") for run in range(8)),  # of fused layers of Flux
     ),
     ignored=(
         Ignored(re.compile(r"^_aux\."), "bookkeeping of the trainer, no weight of the model"),

@@ -14,7 +14,7 @@ DIALECT = Dialect(
         *(Parameter(f".{name}", name, "lokr", slot=True) for name in LOKR),
         *(Parameter(f".{name}.weight", name, "glora") for name in ("a1", "a2", "b1", "b2", "bm")),
         Parameter(".oft_blocks", "oft_blocks", "oft"),
-        Parameter(".oft_diag", "oft_diag", "oft of LyCORIS before 2.0"),
+        Parameter(".oft_diag", "oft_diag", "oft"),
         Parameter(".rescale", "rescale", "oft"),
         Parameter(".w_norm", "norm", "norm"),
         Parameter(".b_norm", "norm_bias", "norm"),

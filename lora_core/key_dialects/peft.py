@@ -1,5 +1,7 @@
 """Hugging Face PEFT: "base_model.model.down_blocks.0...attn1.to_q.lora_A.weight", alpha in adapter_config.json."""
 
+import re
+
 from .dialect import (
     ANY_ENCODER,
     DOTS,
@@ -7,6 +9,7 @@ from .dialect import (
     SECOND_ENCODER,
     THIRD_ENCODER,
     Dialect,
+    Ignored,
     Parameter,
     Prefix,
 )
@@ -21,6 +24,49 @@ PARTS = {
     "text_encoder_2.": SECOND_ENCODER,
     "text_encoder_3.": THIRD_ENCODER,
 }
+SHARED_PROJECTION = re.compile(r"^base_model\.(?P<role>vera_[AB])(\.[^.]+)?$")
+
+# Parameters, as peft 0.21.2 saves them, of algorithms that are not applied, so that a refusal names the algorithm.
+FOREIGN = (
+    "beft_bias",
+    "c3a_kernel",
+    "deft_P",
+    "deft_R",
+    "delora_A",
+    "delora_B",
+    "delora_lambda",
+    "delora_w_norm",
+    "fourierft_spectrum",
+    "frod_lambda_l",
+    "frod_lambda_s_values",
+    *(f"glora_{name}" for name in ("A.Xd", "A.Xu", "B.Xd", "B.Xu", "C.Xd", "C.Xu", "D.X", "E.X")),
+    "gralora_A",
+    "gralora_B",
+    "hira_A",
+    "hira_B",
+    "hra_u",
+    "lily_A.weight",
+    "lily_B.weight",
+    "lily_router.weight",
+    "oft_r",
+    "peanut_A.weight",
+    "peanut_B.weight",
+    "poly_lora_A",
+    "poly_lora_B",
+    "pvera_lambda_b",
+    "pvera_lambda_d",
+    "randlora_gamma",
+    "randlora_lambda",
+    "road_alpha",
+    "road_theta",
+    "supertuning_indices",
+    "supertuning_values",
+    "tinylora_A",
+    "tinylora_B",
+    "tinylora_P",
+    "vblora_logits_A",
+    "vblora_logits_B",
+)
 
 DIALECT = Dialect(
     name="peft",
@@ -40,10 +86,17 @@ DIALECT = Dialect(
         Parameter(".lora_B.bias", "up_bias", "lora bias", slot=True),
         Parameter(".ia3_l", "ia3_l", "ia3", slot=True),
         Parameter(".lora_E", "lora_E", "adalora", slot=True),
-        Parameter(".oft_R.weight", "oft_R", "oft of PEFT", slot=True),
+        Parameter(".ranknum", "ranknum", "adalora", slot=True),
+        Parameter(".oft_R.weight", "oft_R", "oft", slot=True),
+        Parameter(".oft_R.scaled_oft", "oft_scaled", "oft"),  # OneTrainer
+        Parameter(".boft_R", "boft_R", "boft", slot=True),
+        Parameter(".boft_s", "boft_s", "boft", slot=True),
         Parameter(".vera_lambda_b", "vera_lambda_b", "vera", slot=True),
         Parameter(".vera_lambda_d", "vera_lambda_d", "vera", slot=True),
-        Parameter(".lora_magnitude_vector", "magnitude", "dora", slot=True),
-        Parameter(".lora_magnitude_vector.weight", "magnitude", "dora", slot=True),
+        Parameter(".lora_magnitude_vector", "magnitude_per_output", "dora", slot=True),
+        Parameter(".lora_magnitude_vector.weight", "magnitude_per_output", "dora", slot=True),
+        Parameter(".magnitude", "magnitude_per_output", "dora"),  # ai-toolkit
+        *(Parameter(f".{name}", name, name.partition("_")[0]) for name in FOREIGN),
     ),
+    ignored=(Ignored(SHARED_PROJECTION, "of no layer: the projections that every VeRA layer of the file uses"),),
 )

@@ -307,3 +307,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 def test_every_released_model_is_of_the_family_it_stands_for(family: str) -> None:
     for layout in known_layouts(family):
         assert layout.family.name == family
+
+
+def test_magnitudes_per_input_of_a_square_convolution_are_not_taken_for_those_per_output(tmp_path: Path) -> None:
+    conv = "double_blocks.0.conv"
+    name = f"lora_unet_{conv.replace('.', '_')}"
+    tensors = {
+        f"{name}.lora_down.weight": torch.randn(2, WIDTH, 3, 3),
+        f"{name}.lora_up.weight": torch.randn(WIDTH, 2, 1, 1),
+        f"{name}.dora_scale": torch.rand(1, WIDTH, 1, 1) + 0.5,
+    }
+    path = write_adapter(tmp_path / "a.safetensors", tensors)
+    layout = list_targets({**SMALL_FLUX, f"diffusion_model.{conv}.weight": (WIDTH, WIDTH, 3, 3)})
+    with pytest.raises(NotConvertible, match="magnitudes per input"):
+        convert(open_lora(path), "peft", layout)
+    assert_same(tensors_of(converted_file(path, "kohya", layout, tmp_path / "same"))[0], tensors)

@@ -37,6 +37,9 @@ COMPLETE = (  # list, model, layers it reaches, dialect
     ("sd15_kohya_lorafa_sdscripts", SD15, 264, "kohya"),
     ("sd15_peft_dora_lorabias", SD15, 144, "peft"),
     ("sd15_peft_loha", SD15, 172, "peft"),
+    ("sd15_peft_adalora", SD15, 64, "peft"),
+    ("sd15_peft_oft", SD15, 96, "peft"),
+    ("flux_kohya_oft_sdscripts", FLUX, 76, "kohya"),
     ("sd15_lycoris_diagoft", SD15, 354, "kohya"),
     ("sd15_lycoris_boft", SD15, 192, "kohya"),
     ("sdxl_kohya_oft_sdscripts", SDXL, 560, "kohya"),
@@ -110,6 +113,13 @@ def test_loading_a_whole_file_gives_the_same_account_as_its_header(name: str, tm
     looked_at = inspect_file(open_file_or_key_list(path), model_layout(*SD15))
     assert loaded.report.as_json() == looked_at.as_json()
     assert len({placed.place for placed in loaded.adapters}) == loaded.report.layers
+
+
+def test_the_projections_that_all_layers_of_vera_share_are_told_apart_from_its_layers(tmp_path: Path) -> None:
+    report = inspect_file(_key_list("sd15_peft_vera", tmp_path), model_layout(*SD15))
+    assert (report.layers, len(report.matched), len(report.unmatched)) == (32, 64, 0)
+    assert [note.key for note in report.ignored] == ["base_model.vera_A", "base_model.vera_B"]
+    assert report.algorithms == {"VeRA": 32}
 
 
 def test_text_encoder_keys_are_ignored_with_the_reason_when_no_clip_is_connected(tmp_path: Path) -> None:

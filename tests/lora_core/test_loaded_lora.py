@@ -141,10 +141,17 @@ def test_half_a_pair_is_left_out(path: Path, missing: str) -> None:
 
 
 def test_an_algorithm_that_is_not_supported_is_named_and_not_applied_as_another(path: Path) -> None:
+    tensors = pair(TO_K, 6, 768) | pair(PROJ_IN, 6, 4) | {f"{PROJ_IN}.gralora_A": torch.ones(2, 3, 3)}
+    lora = _load(path, tensors)
+    assert lora.report.layers == 1
+    assert {note.reason for note in lora.report.unmatched} == {"algorithm not supported yet: gralora"}
+
+
+def test_matrices_of_two_algorithms_on_one_layer_are_not_applied(path: Path) -> None:
     tensors = pair(TO_K, 6, 768) | pair(PROJ_IN, 6, 4) | {f"{PROJ_IN}.oft_diag": torch.ones(2, 3, 3)}
     lora = _load(path, tensors)
     assert lora.report.layers == 1
-    assert {note.reason for note in lora.report.unmatched} == {"algorithm not supported yet: oft of LyCORIS before 2.0"}
+    assert {note.reason for note in lora.report.unmatched} == {"parameters of two algorithms: LoRA, OFT"}
 
 
 def test_two_names_for_one_layer_are_a_conflict_and_applied_once(path: Path) -> None:

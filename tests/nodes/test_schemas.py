@@ -4,7 +4,7 @@ import pytest
 from comfy_api.latest import io
 from lora_pack.nodes import NODES
 
-IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect"]
+IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
 
 
 def test_node_ids_never_change() -> None:

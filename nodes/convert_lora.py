@@ -1,0 +1,98 @@
+"""The node "Convert LoRA": a file said in another trainer's names, written beside the others."""
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lora_core import LoraError, open_lora
+from ..lora_core.conversion import convert
+from ..lora_core.key_dialects.spelling import SPELLINGS
+from .applying import check_file
+from .comfy_bridge import model_names
+from .lora_folders import check_new_name, find_lora, free_path, identify_lora, listed_name
+from .socket_types import CATEGORY, lora_file_input
+
+PEFT_FILE = "adapter_model.safetensors"  # in a folder of its own, since PEFT looks for its configuration beside it
+
+
+class ConvertLora(io.ComfyNode):
+    """Thin: a file and a dialect in, a new file out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as the host shows it."""
+        return io.Schema(
+            node_id="LoraLoomConvert",
+            display_name="Convert LoRA",
+            category=CATEGORY,
+            description="Writes a LoRA file in another program's names, without loss: tensors are moved, split or "
+            "joined exactly, alpha and metadata are kept. The file given is left as it is.",
+            inputs=[
+                lora_file_input(),
+                io.Combo.Input(
+                    "to",
+                    options=sorted(SPELLINGS),
+                    default="kohya",
+                    tooltip="Whose names to write. kohya: sd-scripts, A1111, Forge. comfy: ComfyUI's own paths. "
+                    "diffusers: pipelines of Hugging Face. peft: a folder that PeftModel.from_pretrained reads.",
+                ),
+                io.String.Input(
+                    "filename",
+                    default="",
+                    tooltip="Name of the new file in the loras folder, with or without subfolders. Empty: the old "
+                    "name and the dialect. A file that is there already is never overwritten; a number is added.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that the file is for. Needed only for families whose layers are not known by "
+                    "name; the report says so.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Its CLIP, for text encoders that are not known by name."),
+            ],
+            outputs=[
+                io.String.Output("name", display_name="name", tooltip="The new file, as loaders list it."),
+                io.String.Output("report", display_name="report", tooltip="What was written, and what was left out."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None, filename: str | None = None) -> bool | str:
+        """Refuse a file that can't be read, or a name outside of the loras folders, before the run starts."""
+        try:
+            check_new_name(filename or "converted")
+        except LoraError as error:
+            return str(error)
+        return check_file(lora_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
+        """Run again when the file changed."""
+        return str(identify_lora(lora_name)) if lora_name is not None else None
+
+    @classmethod
+    def execute(cls, lora_name: str, to: str, filename: str = "", model: Any = None, clip: Any = None) -> io.NodeOutput:
+        """Convert and write; LoraError, and no new file, when some layers can't be said in the dialect."""
+        path = find_lora(lora_name)
+        layout = None if model is None else model_names(model, clip).layout
+        converted = convert(open_lora(path), to, layout)
+        out = _out_path(filename or f"{Path(lora_name).with_suffix('')}_{to}", to)
+        converted.write(out)
+        lines = [f"{listed_name(out)}: {converted.layers} layers in the names of {to}."]
+        lines += [f"Note: {note}." for note in converted.notes]
+        lines += [f"Left out: {note}" for note in converted.dropped]
+        report = "\n".join(lines)
+        return io.NodeOutput(listed_name(out), report, ui={"text": [report]})
+
+
+def _out_path(name: str, to: str) -> Path:
+    if to == "peft":
+        folder = free_path(name, "")
+        folder.mkdir(parents=True)
+        return folder / PEFT_FILE
+    return free_path(name, ".safetensors")
+
+
+NODES: list[type[io.ComfyNode]] = [ConvertLora]
