@@ -24,9 +24,9 @@ class Cost:
 class Row:
     case: str
     ours: float
-    peer: float
+    peer: float | None  # None where nobody else does the same
     peer_name: str
-    ratio: float  # > 1: ours is better
+    ratio: float | None  # > 1: ours is better
     unit: str
 
 

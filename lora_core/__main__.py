@@ -3,18 +3,21 @@
 import argparse
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from .conversion import convert
 from .errors import LoraError
+from .file_hashes import FileHashes, hash_file
 from .inspection import inspect_file, open_file_or_key_list, read_layout
 from .key_dialects.spelling import SPELLINGS
 from .lora_file import open_lora
+from .metadata import read_about
 
 BAD_INPUT = 2  # exit status
-BLOCK_BYTES = 1 << 20  # bytes read at a time for the hash
+UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options)
     except LoraError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        _show(" ".join(str(error).split()), error=True)
         return BAD_INPUT
     except BrokenPipeError:
         return 0
@@ -36,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path, help="LoRA file (safetensors) or key list (JSON)")
     inspect.add_argument("--model", type=Path, help="checkpoint (safetensors) or key list (JSON) to hold it against")
     inspect.add_argument("--json", action="store_true", help="print the account as JSON")
-    inspect.add_argument("--hash", action="store_true", help="compute the sha256 of the file, which reads all of it")
+    inspect.add_argument(
+        "--hash", action="store_true", help="compute the hashes (reads the whole file) and check the stored ones"
+    )
     inspect.set_defaults(run=_inspect)
     convert = commands.add_parser("convert", help="say a LoRA file in another trainer's names, without loss")
     convert.add_argument("file", type=Path, help="LoRA file (safetensors)")
@@ -51,15 +56,20 @@ def _inspect(options: argparse.Namespace) -> int:
     file = open_file_or_key_list(options.file)
     layout = read_layout(options.model) if options.model else None
     report = inspect_file(file, layout)
+    about = read_about(file.header.metadata)
+    hashes = hash_file(options.file) if options.hash and file.has_data else None
     if options.json:
         account: dict[str, Any] = {
             **report.as_json(),
-            "sha256": _sha256(options.file) if options.hash else None,
+            "sha256": _sha256(options.file, hashes) if options.hash else None,
+            "about": about.as_json(),
             "metadata": dict(file.header.metadata),
         }
-        print(json.dumps(account, indent=1, ensure_ascii=False))
+        if hashes:
+            account["hashes"] = hashes.as_json(file.header.metadata)
+        print(json.dumps(account, indent=1))  # ASCII: names may hold halves of characters, which no output takes
     else:
-        print(report.text())
+        _show(report.text([*about.lines(), *(hashes.lines(file.header.metadata) if hashes else ())]))
     return 0
 
 
@@ -67,20 +77,25 @@ def _convert(options: argparse.Namespace) -> int:
     layout = read_layout(options.model) if options.model else None
     converted = convert(open_lora(options.file), options.to, layout)
     converted.write(options.out)
-    print(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
+    _show(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
     for note in converted.notes:
-        print(f"Note: {note}.")
+        _show(f"Note: {note}.")
     for dropped in converted.dropped:
-        print(f"Left out: {dropped}")
+        _show(f"Left out: {dropped}")
     return 0
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+def _sha256(path: Path, hashes: FileHashes | None) -> str:
+    """Of the file; a key list, which has no tensors to hash, is small."""
+    return hashes.sha256 if hashes else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _show(text: str, *, error: bool = False) -> None:
+    """Print what may come from a hostile file: control characters, which a terminal obeys, are spelled out."""
+    stream = sys.stderr if error else sys.stdout
+    plain = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    encoding = stream.encoding or "utf-8"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,9 @@ class _Conversion:
             self._refused.append(f"'{layer.layer}' (incomplete or not known)")
             return
         tensors = {role: self._reader.tensor(key.key) for role, key in layer.keys.items()}
+        if any(tensor.numel() == 0 for tensor in tensors.values()):
+            self._refused.append(f"'{layer.layer}' (rank 0 or an empty tensor)")
+            return
         alpha = tensors.pop("alpha", None)
         if alpha is None:
             alpha = _configured_alpha(self._rules, layer, tensors, self._file.header.metadata)

@@ -17,7 +17,7 @@ from .key_report import KeyNote, KeyReport
 from .loaded_lora import assemble, family_of_header
 from .lora_file import LoraFile, TensorReader, identify, open_lora
 from .refusals import refuse_foreign
-from .safetensors_header import DTYPES, Header, TensorEntry, read_header
+from .safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
 from .target_layer import ModelLayout, list_targets
 
 NO_MODEL_GIVEN = Family("not given", "")
@@ -133,7 +133,12 @@ def _entries(path: Path) -> tuple[dict[str, TensorEntry], bool]:
 
 def _entry(name: str, key: str, value: Any) -> TensorEntry:
     try:
-        dtype, shape = value
-        return TensorEntry(DTYPES.get(dtype or "F32", torch.float32), tuple(int(side) for side in shape or ()), 0, 0)
-    except (TypeError, ValueError):
+        if not isinstance(value, list):
+            raise TypeError(value)
+        dtype, shape = cast("list[Any]", value)
+        sides = tuple(int(side) for side in shape or ())
+        if not is_shape(sides):
+            raise ValueError(sides)
+        return TensorEntry(DTYPES.get(dtype or "F32", torch.float32), sides, 0, 0)
+    except (TypeError, ValueError, OverflowError):
         raise FileDamaged(name, f"the key list gives '{key[:80]}' no [dtype, shape]") from None

@@ -81,12 +81,17 @@ class KeyReport:
         counts = f"{len(self.matched)} matched, {len(self.ignored)} ignored, {len(self.unmatched)} unmatched"
         return f"{self.file}: {self.state}; {self.layers} layers, {counts} of {self.keys} keys"
 
-    def text(self) -> str:
-        """The account in lines for a person."""
+    def text(self, about: Sequence[str] = ()) -> str:
+        """The account in lines for a person.
+
+        Args:
+            about: lines on what the file says of itself, shown before the keys.
+        """
         lines = [self.headline(), f"Names: {self.dialect}. Made for: {self.file_family.name}."]
         lines += [f"{name}: {layers} layers" for name, layers in self.algorithms.items()]
         if self.ranks and self.alphas:
             lines.append(f"Rank {_span(self.ranks)}, alpha {_span(self.alphas)}.")
+        lines += about
         lines += [f"Note: {note}" for note in self.notes]
         lines += _grouped("Ignored", self.ignored)
         lines += _listed("Unmatched", self.unmatched)

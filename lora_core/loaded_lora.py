@@ -30,7 +30,7 @@ from .key_report import KeyNote, KeyReport
 from .lora_file import LoraFile
 from .refusals import refuse_foreign
 from .safetensors_header import Header
-from .scale_rules import ScaleRules, scale_rules
+from .scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules
 from .shared_tensors import whole_file
 from .target_layer import UNET, ModelLayout, TargetLayer
 
@@ -274,4 +274,7 @@ def _alpha(alpha: Tensor | None) -> float | None:
         return None
     if alpha.numel() != 1:
         raise BadAdapter(f"alpha should be one number, but has the shape {list(alpha.shape)}")
-    return float(alpha.double().item())
+    number = float(alpha.double().item())
+    if abs(number) > ALPHA_AT_MOST:
+        raise BadAdapter(f"alpha is {number:g}, which no training gives")
+    return number

@@ -1,50 +1,70 @@
 """Finds the known name most similar to one that fits nothing, fast enough for thousands of rubbish keys."""
 
-import difflib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 WORD = re.compile(r"[A-Za-z0-9]+")
-COMMON = 400  # a word in more names than this tells too little to look them all through
-CANDIDATES = 8  # names compared letter by letter
-LIKENESS = 0.6  # below this share of common letters a hint would mislead
+LOOKED_THROUGH = 600  # entries of the index per search; the rarest pairs of words come first
+CANDIDATES = 10  # names compared letter by letter
+LIKENESS = 0.5  # below this share of common runs of three letters a hint would mislead
 SEARCHES = 300  # names looked up; a file with more misfits is no misspelled one
+
+Pair = tuple[str, str]
 
 
 class NearestNames:
-    """An index of names by the words in them; the rarer a shared word, the more it counts."""
+    """An index of names by the pairs of words that stand side by side in them."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = sorted(set(names))
-        self._by_word: dict[str, list[int]] = {}
+        self._by_pair: dict[Pair, list[int]] = {}
         self._known: dict[str, str | None] = {}
         for index, name in enumerate(self._names):
-            for word in set(WORD.findall(name.replace("_", " "))):
-                self._by_word.setdefault(word, []).append(index)
+            for pair in _pairs(_words(name)):
+                self._by_pair.setdefault(pair, []).append(index)
 
     def of(self, name: str) -> str | None:
         """The most similar name; None when nothing is similar enough to help, or too many were asked for."""
-        words = tuple(WORD.findall(name.replace("_", " ")))
-        flat = ".".join(words)
-        if flat not in self._known:
+        if name not in self._known:
             if len(self._known) >= SEARCHES:
                 return None
-            self._known[flat] = self._search(flat, set(words))
-        return self._known[flat]
+            self._known[name] = self._search(_words(name))
+        return self._known[name]
 
-    def _search(self, flat: str, words: set[str]) -> str | None:
-        score: dict[int, float] = {}
-        for word in words:
-            found = self._by_word.get(word, ())
-            if len(found) <= COMMON:
-                for index in found:
-                    score[index] = score.get(index, 0.0) + 1.0 / len(found)
-        best = sorted(score, key=lambda index: -score[index])[:CANDIDATES]
-        likeness = {
-            self._names[index]: difflib.SequenceMatcher(None, self._names[index].replace("_", "."), flat).ratio()
-            for index in best
-        }
-        if not likeness:
-            return None
-        name = max(likeness, key=lambda name: likeness[name])
-        return name if likeness[name] >= LIKENESS else None
+    def _search(self, words: Sequence[str]) -> str | None:
+        runs = _runs(".".join(words))
+        best, nearest = LIKENESS, None
+        for index in self._candidates(words):
+            own = _runs(".".join(_words(self._names[index])))
+            likeness = 2 * len(runs & own) / (len(runs) + len(own))
+            if likeness >= best:
+                best, nearest = likeness, self._names[index]
+        return nearest
+
+    def _candidates(self, words: Sequence[str]) -> Iterable[int]:
+        """The names that share most of the rare pairs."""
+        known = (self._by_pair[pair] for pair in set(_pairs(words)) if pair in self._by_pair)
+        lists: list[list[int]] = []
+        left = LOOKED_THROUGH
+        for found in sorted(known, key=len):
+            left -= len(found)
+            if left < 0 and lists:
+                break
+            lists.append(found[:LOOKED_THROUGH])
+        shared = Counter(chain.from_iterable(lists))
+        return [index for index, _ in shared.most_common(CANDIDATES)]
+
+
+def _words(name: str) -> list[str]:
+    return WORD.findall(name.replace("_", " "))
+
+
+def _pairs(words: Sequence[str]) -> Iterator[Pair]:
+    return pairwise(words)
+
+
+def _runs(text: str) -> set[tuple[str, str, str]]:
+    """Every three letters that follow each other."""
+    return set(zip(text, text[1:], text[2:], strict=False))

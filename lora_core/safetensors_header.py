@@ -12,6 +12,7 @@ import torch
 from .errors import FileDamaged, FileMissing, PickleRefused
 
 MAX_HEADER_BYTES = 100_000_000  # bytes; the limit that the safetensors library sets too
+MAX_NUMBERS = 1 << 56  # in one tensor; torch counts the bytes of 8 times as many in 63 bits
 LENGTH_BYTES = 8  # bytes of the little-endian header length that opens the file
 HEADER_OPENS = b"{"  # a header of 640 bytes begins like a pickle, so what follows the length decides
 
@@ -134,13 +135,18 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+def is_shape(sides: tuple[int, ...]) -> bool:
+    """Whether a tensor can have these sides at all, a side of 0 among them or not."""
+    return min(sides, default=0) >= 0 and math.prod(side or 1 for side in sides) <= MAX_NUMBERS
+
+
 def _entry(name: str, key: str, fields: Any, data_start: int) -> TensorEntry:
     try:
         dtype = DTYPES[fields["dtype"]]
         shape = tuple(int(side) for side in fields["shape"])
         first, last = (int(offset) for offset in fields["data_offsets"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise FileDamaged(name, f"its header describes the tensor '{key[:80]}' in a way that can't be read") from None
-    if min(shape, default=0) < 0 or first < 0 or last - first != math.prod(shape) * dtype.itemsize:
+    if not is_shape(shape) or first < 0 or last - first != math.prod(shape) * dtype.itemsize:
         raise FileDamaged(name, f"its header gives the tensor '{key[:80]}' a size that does not fit its shape")
     return TensorEntry(dtype, shape, data_start + first, data_start + last)

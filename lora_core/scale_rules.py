@@ -13,6 +13,7 @@ from typing import Any, cast
 ADAPTER_METADATA = "lora_adapter_metadata"  # header field of diffusers >= 0.34: a LoraConfig, keys prefixed by part
 PLAIN_ALPHAS = ("lora_alpha", "network_alpha", "alpha")  # header fields that some trainers write
 CONFIG_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+ALPHA_AT_MOST = 1e6  # either way; a larger one would make numbers that no weight can hold
 PATTERN_LENGTH = 300  # characters; longer patterns are no layer names
 QUANTIFIERS_AT_MOST = 4  # in a pattern; with more, or with a repeated group, fitting it could take for ever
 QUANTIFIER = re.compile(r"(?<!\\)[*+?{]")
@@ -80,7 +81,7 @@ def scale_rules(
     """
     by_part: dict[str, PeftScale] = {}
     notes: list[str] = []
-    plain = next((number for name in PLAIN_ALPHAS if (number := _number(metadata.get(name))) is not None), None)
+    plain = next((number for name in PLAIN_ALPHAS if (number := _alpha(metadata, name, notes)) is not None), None)
     if plain is not None:
         by_part[""] = PeftScale(alpha=plain)
     if peft_config is not None:
@@ -135,18 +136,27 @@ def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
     is_peft = "peft_type" in config or "r" in config
     default = PEFT_DEFAULT_ALPHA if is_peft else None
     return PeftScale(
-        alpha=_number(config.get("lora_alpha", config.get("alpha", default))),  # LoHa and LoKr say "alpha"
+        alpha=_alpha(config, "lora_alpha" if "lora_alpha" in config else "alpha", notes, default),  # LoHa, LoKr: alpha
         rank_stabilised=config.get("use_rslora") is True,
         alpha_pattern=kept,
     )
 
 
+def _alpha(fields: Mapping[str, Any], name: str, notes: list[str], default: float | None = None) -> float | None:
+    """The alpha that a field gives; `default` where there is no such field, None with a note where it can't be used."""
+    value = fields.get(name, default)
+    number = _number(value)
+    if number is None and value not in (None, "", "None"):
+        notes.append(f"{name} is '{str(value)[:60]}', which can't be used; alpha is taken as the rank")
+    return number
+
+
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= ALPHA_AT_MOST else None
 
 
 def _is_usable(pattern: str) -> bool:

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..lora_core import FamilyMismatch, KeyReport, LoraFile, open_lora
 from ..lora_core.inspection import inspect_file
+from ..lora_core.metadata import read_about
 from .applying import check_file, shown
 from .comfy_bridge import ModelNames, model_names
 from .loading import CACHE
@@ -58,9 +59,11 @@ class InspectLora(io.ComfyNode):
             report = inspect_file(file)
         else:
             report = _against(lora_name, file, model_names(model, clip))
-        account = report.as_json() | {"metadata": dict(file.header.metadata)}
-        ui = {"text": [report.text()], "lora_loom_reports": [shown(report)]}
-        return io.NodeOutput(report.text(), json.dumps(account, indent=1), ui=ui)
+        about = read_about(file.header.metadata)
+        text = report.text(about.lines())
+        account = report.as_json() | {"about": about.as_json(), "metadata": dict(file.header.metadata)}
+        ui = {"text": [text], "lora_loom_reports": [shown(report) | {"about": about.lines()}]}
+        return io.NodeOutput(text, json.dumps(account, indent=1), ui=ui)
 
 
 def _against(lora_name: str, file: LoraFile, names: ModelNames) -> KeyReport:

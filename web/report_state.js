@@ -7,7 +7,7 @@
 /**
  * One file's report. `unlisted` counts the keys that the host left out of the list.
  * @typedef {{
- *   file: string, arrival: Arrival, badge: string, summary: string, facts: string, notes: string[],
+ *   file: string, arrival: Arrival, badge: string, summary: string, facts: string, about: string[], notes: string[],
  *   unmatched: {count: number, unlisted: number, keys: UnmatchedKey[]},
  *   ignored: {count: number, unlisted: number, groups: IgnoredGroup[]},
  * }} ReportView
@@ -40,6 +40,7 @@ function viewOf(report) {
     badge: badgeOf(arrival, report),
     summary: summaryOf(report),
     facts: factsOf(report).join(" · "),
+    about: [report.about ?? []].flat().map(text),
     notes: [report.notes ?? []].flat().map(text),
     unmatched: { ...counts(report.unmatched_count, unmatched), keys: unmatched },
     ignored: { ...counts(report.ignored_count, ignored), groups: byReason(ignored) },

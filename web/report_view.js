@@ -54,6 +54,7 @@ function card(report) {
     element("div", { className: "lora-loom-head" }, fileName(report.file), badge(report.arrival, report.badge)),
     element("p", {}, report.summary),
     quiet(report.facts),
+    ...report.about.map(quiet),
     ...report.notes.map((note) => element("p", { className: "lora-loom-note" }, `Note: ${note}`)),
     ...unmatchedKeys(report.unmatched),
     ...ignoredKeys(report.ignored),

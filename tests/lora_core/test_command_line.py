@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from lora_pack.lora_core.__main__ import main
 
 from .adapter_files import pair, read_list, write_adapter
@@ -75,6 +76,33 @@ def test_a_file_and_its_hash(run: Run, tmp_path: Path) -> None:
     assert account["metadata"] == {"ss_x": "y"}
 
 
+def test_what_the_file_says_of_itself_and_its_hashes(run: Run, tmp_path: Path) -> None:
+    said = {"ss_output_name": "ink", "sshs_model_hash": "ab" * 32}
+    path = write_adapter(tmp_path / "a.safetensors", pair("lora_unet_conv_in", 8, 4, alpha=1.0), said)
+    account = json.loads(run("inspect", path, "--json", "--hash").stdout)
+    assert account["about"]["output_name"] == "ink"
+    assert account["hashes"]["sha256"] == account["sha256"]
+    assert [stored["agrees"] for stored in account["hashes"]["stored"]] == [False]
+    text = run("inspect", path, "--hash").stdout
+    assert "Title: ink" in text
+    assert "Stored hash sshs_model_hash is not the file's" in text
+    assert "hashes" not in json.loads(run("inspect", path, "--json").stdout)
+
+
+def test_a_key_list_has_a_hash_and_no_tensors_to_hash(run: Run, tmp_path: Path) -> None:
+    account = json.loads(run("inspect", _json_list("sd15_peft_lora", tmp_path), "--json", "--hash").stdout)
+    assert len(account["sha256"]) == 64
+    assert "hashes" not in account
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(run: Run, tmp_path: Path) -> None:
+    said = {"modelspec.title": "\x1b[2Jgone", "modelspec.author": "\u202eevil"}
+    path = write_adapter(tmp_path / "a.safetensors", {"\x1b]0;title\x07": torch.zeros(1)}, said)
+    text = run("inspect", path).stdout
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
+    assert r"\x1b[2Jgone" in text
+
+
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", ""])
 def test_a_models_keys_may_carry_any_prefix(run: Run, tmp_path: Path, prefix: str) -> None:
     listed = {
@@ -95,6 +123,15 @@ def test_bad_input_ends_with_2_and_one_line(run: Run, tmp_path: Path, content: b
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "listed", [{"a": {"x": None, "y": None}}, {"a": []}, {"a": ["F16", [2**60, 2**60]]}, {"a": 5}, []]
+)
+def test_a_key_list_that_is_none_ends_with_2(run: Run, tmp_path: Path, listed: object) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(listed))
+    assert (run("inspect", path).returncode, run("inspect", path).stderr.count("\n")) == (2, 1)
 
 
 def test_bad_arguments_end_with_2(run: Run) -> None:

@@ -56,6 +56,14 @@ def test_the_header_of_diffusers_gives_each_part_its_own_configuration() -> None
     assert _scale("text_encoder_2.x.q_proj", 8, metadata=metadata) == 1.0
 
 
+@pytest.mark.parametrize("value", ["many", "1e300", "nan", "-inf"])
+def test_an_alpha_that_can_not_be_used_is_noted_and_taken_as_the_rank(value: str) -> None:
+    for metadata, config in (({"lora_alpha": value}, None), ({}, {"r": 8, "lora_alpha": value})):
+        rules, notes = scale_rules(metadata, config, has_alpha_tensors=False)
+        assert rules.scale("a", "a", 8, None)[0] == 1.0
+        assert [note for note in notes if f"lora_alpha is '{value}'" in note]
+
+
 @pytest.mark.parametrize("name", ["lora_alpha", "network_alpha", "alpha"])
 def test_a_plain_alpha_in_the_header_holds_for_the_file(name: str) -> None:
     assert _scale("transformer.x", 128, metadata={name: "8"}) == 8 / 128

@@ -78,3 +78,12 @@ def test_inspect_shows_a_file_of_another_family_instead_of_stopping(model: Any, 
     save_file(sdxl, loras_dir / "sdxl.safetensors")
     report = InspectLora.execute("sdxl.safetensors", model).args[0]
     assert "reaches no layer" in report and "Made for: SDXL" in report
+
+
+def test_inspect_tells_what_the_file_says_of_itself(loras_dir: Path, adapter_tensors: dict[str, torch.Tensor]) -> None:
+    said = {"modelspec.title": "Ink", "ss_tag_frequency": '{"1_inkstyle": {"inkstyle": 8}}'}
+    save_file(adapter_tensors, loras_dir / "ink.safetensors", metadata=said)
+    output = InspectLora.execute("ink.safetensors")
+    assert "Title: Ink" in output.args[0] and "inkstyle (100%)" in output.args[0]
+    assert '"text": "inkstyle"' in output.args[1]
+    assert "Title: Ink" in output.ui["lora_loom_reports"][0]["about"]

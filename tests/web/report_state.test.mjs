@@ -36,6 +36,11 @@ test("the text stands in where a run had no file", () => {
   });
 });
 
+test("what a file says of itself is shown line by line", () => {
+  assert.deepEqual(view({ about: ["Title: ink", "Trigger phrase: sks"] }).about, ["Title: ink", "Trigger phrase: sks"]);
+  assert.deepEqual(view({}).about, []);
+});
+
 test("every file has its view, in order", () => {
   const { reports } = viewsOf({ lora_loom_reports: [WHOLE, { ...WHOLE, file: "b" }] });
   assert.deepEqual(
