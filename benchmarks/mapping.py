@@ -203,7 +203,8 @@ def _list(path: Path) -> dict[str, Any]:
 
 def _rubbish_rows(_folder: Path, runs: int) -> Sequence[Row]:
     """Every layer's name misspelled, several times over: each key asks for the nearest name."""
-    from lora_pack.lora_core.key_map import NameTable, map_keys
+    from lora_pack.lora_core import NameTable
+    from lora_pack.lora_core.key_map import map_keys
     from lora_pack.lora_core.nearest import NearestNames
     from lora_pack.lora_core.target_layer import list_targets
 

@@ -12,10 +12,10 @@ from .errors import (
     StackError,
     UnmatchedKeys,
 )
-from .key_map import NameTable
 from .key_report import KeyNote, KeyReport
 from .loaded_lora import LoadedLora, load_lora
 from .lora_file import LoraFile, open_lora
+from .name_table import NameTable
 from .target_layer import ModelLayout, TargetLayer, list_targets
 
 __all__ = [

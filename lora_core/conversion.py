@@ -16,11 +16,12 @@ from .adapters.magnitude import EITHER, PER_OUTPUT
 from .errors import NoLayerReached, NotConvertible
 from .key_dialects.dialect import DOTS
 from .key_dialects.spelling import DIFFUSERS, SPELLINGS, Spelling
-from .key_map import LayerKeys, NameTable, Place, bare_name, map_keys
+from .key_map import LayerKeys, bare_name, map_keys
 from .key_report import KeyNote
 from .known_models import known_layouts, with_known_encoders
 from .loaded_lora import family_of_header
 from .lora_file import PEFT_CONFIG_NAME, LoraFile, TensorReader
+from .name_table import NameTable, Place
 from .path_names import Name, diffusers_names
 from .refusals import refuse_foreign
 from .row_pieces import Piece, Rows, join, split, swap_halves

@@ -12,10 +12,11 @@ from .adapters import find_builder, is_complete, why_incomplete
 from .errors import FileDamaged
 from .families import Family
 from .key_dialects import IGNORED
-from .key_map import NameTable, ParsedKey, parse_key
+from .key_map import ParsedKey, parse_key
 from .key_report import KeyNote, KeyReport
 from .loaded_lora import assemble, family_of_header
 from .lora_file import LoraFile, TensorReader, identify, open_lora
+from .name_table import NameTable
 from .refusals import refuse_foreign
 from .safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
 from .target_layer import ModelLayout, list_targets

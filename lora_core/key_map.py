@@ -1,33 +1,16 @@
-"""Looks every key of an adapter file up in a table of names built from the model's own paths; exact, no guessing."""
+"""Takes every key of an adapter file apart and looks its layer up in a table of names; exact, no guessing."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from .key_dialects import IGNORED, PARAMETERS, PREFIXES, Dialect, Parameter, Prefix
-from .key_dialects.dialect import CLIPS, DOTS, NOT_CLIP, TEXT_ENCODER_BY_NAME, UNDERSCORES
+from .key_dialects.dialect import DOTS
 from .key_report import KeyNote
-from .nearest import NearestNames
-from .path_names import Name, fused_names, names_of_part
-from .target_layer import UNET, ModelLayout, TargetLayer
+from .name_table import MISSING_PARTS, NameTable, Place
 
 PARSED_KEYS = 20_000  # keys whose parts are remembered: a file's family and its map both ask for them
-
-NOT_THERE = "no layer of this name in the model"
-NO_CLIP = "for a text encoder; no CLIP is connected"
-OTHER_CLIP = "for a text encoder that this CLIP does not have"
-NO_MODEL = "for the denoiser; only a CLIP is connected"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an adapter acts: a layer of the model by path, or some rows of its weight."""
-
-    path: str
-    rows: tuple[int, int] | None = None  # [start, stop) of the output rows; None for all
-    swap_halves: bool = False  # the file has the second half of the rows first
-    source_rows: tuple[int, int] | None = None  # [start, stop) of the file's rows, where it fuses several layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,96 +45,6 @@ class KeyMap:
     unmatched: Sequence[KeyNote]
 
 
-class NameTable:
-    """Every name that any trainer would give to any layer of one model."""
-
-    def __init__(self, layout: ModelLayout) -> None:
-        self._layout = layout
-        self._names: dict[tuple[str, str], dict[str, tuple[Place, ...]]] = {}  # (part, joined) -> name -> places
-        self._twice: dict[tuple[str, str], set[str]] = {}
-        for part in sorted(layout.parts):
-            self._add_part(part)
-        self._names[TEXT_ENCODER_BY_NAME, DOTS] = dict(self._encoder_paths())
-        self._prefixes = [(prefix, dialect, self._parts_of(prefix)) for prefix, dialect in PREFIXES]
-
-    def _add_part(self, part: str) -> None:
-        own = {target.inner: target for target in self._layout.targets.values() if target.part == part}
-        shapes = {inner: target.shape for inner, target in own.items()}
-        known: dict[str, Name] = {inner: Name(inner, inner) for inner in own}
-        twice: set[str] = set()  # dotted names that stand for two layers
-        for name in names_of_part(part, shapes):
-            first = known.setdefault(name.name, name)
-            if first != name and _place_of(own, first) != _place_of(own, name):
-                twice.add(name.name)
-        places: dict[str, tuple[Place, ...]] = {name: (_place_of(own, entry),) for name, entry in known.items()}
-        for entry in fused_names(known, shapes):
-            places[entry.name] = (*places.get(entry.name, ()), _place_of(own, entry))
-        self._names[part, DOTS], self._twice[part, DOTS] = places, twice
-        flat: dict[str, tuple[Place, ...]] = {}
-        flat_twice = {name.replace(DOTS, UNDERSCORES) for name in twice}
-        for name, place in places.items():
-            spelled = name.replace(DOTS, UNDERSCORES)
-            if flat.setdefault(spelled, place) != place:
-                flat_twice.add(spelled)
-        self._names[part, UNDERSCORES], self._twice[part, UNDERSCORES] = flat, flat_twice
-
-    def _encoder_paths(self) -> Iterator[tuple[str, tuple[Place, ...]]]:
-        """Paths that begin with the text encoder's own name, and those of a lone language model without it."""
-        for path, target in self._layout.targets.items():
-            if target.part != UNET:
-                yield path, (Place(path),)
-                if target.part not in CLIPS:
-                    yield path.partition(DOTS)[2], (Place(path),)
-
-    def _parts_of(self, prefix: Prefix) -> tuple[str, ...]:
-        """The parts at hand that a prefix may stand for, in the order in which they are tried."""
-        others = tuple(sorted(self.parts - {UNET, *CLIPS}))
-        parts = [part for entry in prefix.parts for part in (others if entry == NOT_CLIP else (entry,))]
-        return tuple(dict.fromkeys(parts))
-
-    @property
-    def parts(self) -> frozenset[str]:
-        """The parts of the model that are at hand."""
-        return self._layout.parts
-
-    def find(self, layer: str) -> tuple[tuple[Place, ...], Prefix, Dialect] | str:
-        """The places that a layer's name stands for, or the reason why there is none."""
-        for prefix, dialect, parts in self._prefixes:
-            if not layer.startswith(prefix.text):
-                continue
-            name = layer[len(prefix.text) :]
-            for part in parts:
-                places = self._names.get((part, prefix.joined), {}).get(name)
-                if places is None:
-                    continue
-                if name in self._twice.get((part, prefix.joined), ()):
-                    return "the name fits two layers of the model"
-                return places, prefix, dialect
-            missing = self._missing_part(prefix, parts, name) if prefix.text else None
-            if missing is not None:
-                return missing
-        return NOT_THERE
-
-    def _missing_part(self, prefix: Prefix, parts: Sequence[str], name: str) -> str | None:
-        """Why the part that a prefix announces is not at hand; None if it is."""
-        meant = {name.split(DOTS)[0]} if TEXT_ENCODER_BY_NAME in parts else set(parts)
-        if self.parts & meant:
-            return None
-        if UNET in prefix.parts:
-            return NO_MODEL
-        return OTHER_CLIP if self.parts - {UNET} else NO_CLIP
-
-    @cached_property
-    def nearest(self) -> NearestNames:
-        """Finds the most similar own or known name; built only when a key fits nothing."""
-        dotted = (names for (_, joined), names in self._names.items() if joined == DOTS)
-        return NearestNames(name for names in dotted for name in names)
-
-
-def _place_of(own: Mapping[str, TargetLayer], name: Name) -> Place:
-    return Place(own[name.inner].path, name.rows, name.swap_halves, name.source_rows)
-
-
 @lru_cache(maxsize=PARSED_KEYS)
 def parse_key(key: str) -> ParsedKey | None:
     """Split a key into layer and parameter; None if no known parameter ends it."""
@@ -162,6 +55,7 @@ def parse_key(key: str) -> ParsedKey | None:
     return None
 
 
+@lru_cache(maxsize=PARSED_KEYS)
 def bare_name(layer: str) -> str:
     """A layer's name without the prefix that announces the part.
 
@@ -201,8 +95,6 @@ WHOLE_NORM = "scale"  # alone on a layer; beside matrices it is their scale
 WHOLE: Mapping[str, str] = {"ia3_weight": "set_weight", WHOLE_NORM: "set_weight", "whole_bias": "set_bias"}
 TWO_MODELS = (("transformer.", "transformer_2."),)  # prefixes of the two denoisers of a Wan 2.2 pipeline
 SECOND_MODEL = "for the second denoiser of the pipeline; the file's first one is applied"
-
-MISSING_PARTS = frozenset({NO_CLIP, OTHER_CLIP, NO_MODEL})
 
 
 def map_keys(keys: Iterable[str], table: NameTable) -> KeyMap:

@@ -25,9 +25,10 @@ from .adapters.row_order import SwappedHalves, take_rows
 from .errors import FamilyMismatch
 from .families import Family, Widths, recognise
 from .finite import is_finite
-from .key_map import LayerKeys, NameTable, Place, bare_name, map_keys, parse_key
+from .key_map import LayerKeys, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
 from .lora_file import LoraFile
+from .name_table import NameTable, Place
 from .refusals import refuse_foreign
 from .safetensors_header import Header
 from .scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 
 ADAPTER_METADATA = "lora_adapter_metadata"  # header field of diffusers >= 0.34: a LoraConfig, keys prefixed by part
@@ -174,4 +175,9 @@ def _is_usable(pattern: str) -> bool:
 
 def _fits(pattern: str, name: str) -> bool:
     """PEFT's rule: the pattern is the whole name, or what stands behind one of its dots."""
-    return re.fullmatch(rf"(.*\.)?({pattern})", name) is not None
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({pattern})")

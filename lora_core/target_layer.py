@@ -75,9 +75,9 @@ def list_targets(shapes: Mapping[str, tuple[int, ...]]) -> ModelLayout:
     bare = not any(name.startswith(UNET_PREFIXES[:-1]) or _text_encoder(name) for name in shapes)
     targets: dict[str, TargetLayer] = {}
     for name, shape in shapes.items():
-        if QUANTISATION.search(name) or (name.endswith(BIAS_END) and _has_weight(name, shapes)):
-            continue
         end = next((end for end in WEIGHT_ENDS if name.endswith(end)), "")
+        if not end and ((name.endswith(BIAS_END) and _has_weight(name, shapes)) or QUANTISATION.search(name)):
+            continue
         path = name.removesuffix(end)
         place = _place(path, bare=bare)
         if place is not None:

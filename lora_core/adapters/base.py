@@ -174,5 +174,23 @@ def check_shape(adapter: AdditiveAdapter, shape: tuple[int, ...]) -> None:
 
     Raises BadAdapter, or torch's RuntimeError where the factors don't fit each other.
     """
+    made_of = tuple(_shape_of(getattr(adapter, field.name)) for field in fields(adapter))  # pyright: ignore[reportArgumentType]
+    key = (type(adapter), made_of, tuple(shape))
+    if key in FITTING:
+        return
+    if len(FITTING) >= FITTING_AT_MOST:
+        FITTING.clear()
     shapes = adapter.with_tensors(tuple(tensor.to("meta") for tensor in adapter.tensors()))
     as_weight(shapes.delta_of(torch.empty(shape, device="meta")), shape)
+    FITTING.add(key)
+
+
+FITTING: set[object] = set()  # (class, shapes of its fields, weight's shape) that were worked out: layers repeat
+FITTING_AT_MOST = 10_000
+
+
+def _shape_of(value: object) -> object:
+    """What of a field decides the delta's shape: a tensor's own shape, no scale, anything else as it is."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return None if isinstance(value, float) else repr(value)

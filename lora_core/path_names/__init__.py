@@ -31,8 +31,6 @@ Source = Callable[[Mapping[str, Shape]], Iterable[Name]]
 # "final_layer.linear" are called alike in many families, and stand for differently named layers.
 FAMILIES: Sequence[tuple[str, Source]] = (
     ("input_blocks.", sd_unet.diffusers_names),
-    ("input_blocks.", sd_unet.attn_processor_names),
-    ("input_blocks.", indexed.unet_names),
     ("double_blocks.", flux.names),
     ("single_blocks.", flux.names),
     ("txt_in.individual_token_refiner.", hunyuan_video.names),
@@ -46,18 +44,27 @@ FAMILIES: Sequence[tuple[str, Source]] = (
     ("blocks.0.self_attn.q_proj", cosmos.names),
     ("decoder.layers.", ace_step.names),
 )
-CLIP: Mapping[str, Sequence[Source]] = {
-    "clip_l": (clip_text.names, indexed.text_encoder_names),
-    "clip_g": (clip_text.names,),
-    "clip_h": (clip_text.names, indexed.text_encoder_names),
+CLIPS = ("clip_l", "clip_g", "clip_h")
+# Of trainers that few files come from, looked up only where the names above are not enough.
+RARE: Mapping[str, Sequence[Source]] = {
+    DENOISER: (sd_unet.attn_processor_names, indexed.unet_names),
+    "clip_l": (indexed.text_encoder_names,),
+    "clip_h": (indexed.text_encoder_names,),
 }
-NAMES_OF_OTHER_TEXT_ENCODERS: Sequence[Source] = (other_text.names,)
 
 
 def names_of_part(part: str, shapes: Mapping[str, Shape]) -> Iterable[Name]:
-    """Every other name in use for a part's paths: "unet" for a denoiser, else a text encoder's name."""
-    sources = _of_family(shapes) if part == DENOISER else CLIP.get(part, NAMES_OF_OTHER_TEXT_ENCODERS)
-    for source in sources:
+    """Every other name in common use for a part's paths: "unet" for a denoiser, else a text encoder's name."""
+    if part == DENOISER:
+        for source in _of_family(shapes):
+            yield from source(shapes)
+    else:
+        yield from (clip_text if part in CLIPS else other_text).names(shapes)
+
+
+def rare_names_of_part(part: str, shapes: Mapping[str, Shape]) -> Iterable[Name]:
+    """The names of a part's paths that few files use."""
+    for source in RARE.get(part, ()):
         yield from source(shapes)
 
 
@@ -71,4 +78,4 @@ def diffusers_names(part: str, shapes: Mapping[str, Shape]) -> Iterable[Name]:
     return (name for name in names_of_part(part, shapes) if not name.alias)
 
 
-__all__ = ["Name", "Shape", "diffusers_names", "fused_names", "names_of_part"]
+__all__ = ["Name", "Shape", "diffusers_names", "fused_names", "names_of_part", "rare_names_of_part"]

@@ -9,8 +9,8 @@ import torch
 from lora_pack.lora_core import NameTable
 from lora_pack.lora_core.adapters.full_delta import FullDelta
 from lora_pack.lora_core.adapters.row_order import SwappedHalves
-from lora_pack.lora_core.key_map import Place
-from lora_pack.lora_core.path_names import NAMES_OF_OTHER_TEXT_ENCODERS, diffusers_names, other_text, wan
+from lora_pack.lora_core.name_table import Place
+from lora_pack.lora_core.path_names import diffusers_names, names_of_part, other_text, wan
 
 from .adapter_files import load, model_layout, read_list, write_adapter
 
@@ -185,9 +185,7 @@ def test_every_layer_of_hugging_faces_t5_has_a_place() -> None:
 def test_a_language_model_is_known_with_and_without_its_outer_levels(model: str, part: str, level: str) -> None:
     inner = [target.inner for target in model_layout(model).targets.values() if target.part == part]
     layers = [path.removeprefix("model.") for path in inner if path.startswith("model.layers.")]
-    known = {
-        name.name: name.inner for source in NAMES_OF_OTHER_TEXT_ENCODERS for name in source(dict.fromkeys(inner, ()))
-    }
+    known = {name.name: name.inner for name in names_of_part(part, dict.fromkeys(inner, ()))}
     assert layers
     assert all((known | {path: path for path in inner})[level + layer] == f"model.{layer}" for layer in layers)
 
