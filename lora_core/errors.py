@@ -10,6 +10,7 @@ LoraError
 |-- NoLayerReached         no key of the file fits a layer of the model
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
+|-- LayerGone              a layer that adapters stand beside is no longer in the model
 |-- NotConvertible         some layers can't be said in another dialect
 `-- StackError             a LoRA stack has rows that can't be read
 """
@@ -97,6 +98,17 @@ class UnmatchedKeys(LoraError):
         super().__init__(
             f"{file}: {len(self.reasons)} of {keys} keys fit nothing in this model: {listed(self.reasons)}. "
             f'Set on_unmatched to "report" to apply the rest.'
+        )
+
+
+class LayerGone(LoraError):
+    """Layers that adapters were planned for are no longer in the model: something else replaced them in between."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        super().__init__(
+            f"{len(self.paths)} layers that LoRAs were applied to are gone from the model: {listed(self.paths)}. "
+            f"Another node replaced them; apply the LoRA behind that node."
         )
 
 

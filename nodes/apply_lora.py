@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lora_core.weave import AUTO
 from .applying import apply_row, check_file, report_output
 from .comfy_bridge import model_names
 from .lora_folders import identify_lora
@@ -12,6 +13,7 @@ from .socket_types import (
     applied_outputs,
     clip_input,
     lora_file_input,
+    mode_input,
     model_input,
     on_unmatched_input,
     strength_input,
@@ -36,6 +38,7 @@ class ApplyLora(io.ComfyNode):
                 strength_input("strength_clip", "the text encoders; without a CLIP it does nothing"),
                 on_unmatched_input(),
                 clip_input("the LoRA"),
+                mode_input(),
             ],
             outputs=applied_outputs("the LoRA"),
         )
@@ -59,10 +62,12 @@ class ApplyLora(io.ComfyNode):
         strength_clip: float,
         on_unmatched: str,
         clip: Any = None,
+        mode: str = AUTO,
     ) -> io.NodeOutput:
         """Apply the file."""
         names = model_names(model, clip)
-        model, clip, report = apply_row(names, model, clip, lora_name, (strength_model, strength_clip), on_unmatched)
+        strengths = (strength_model, strength_clip)
+        model, clip, report = apply_row(names, model, clip, lora_name, strengths, on_unmatched, mode)
         return report_output([report], model, clip)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lora_core import KeyReport, LoraError, open_lora
+from ..lora_core.weave import AUTO
 from .comfy_bridge import ModelNames, apply_to_clip, apply_to_model
 from .loading import CACHE
 from .lora_folders import find_lora
@@ -26,7 +27,13 @@ def check_file(name: str | None) -> bool | str:
 
 
 def apply_row(
-    names: ModelNames, model: Any, clip: Any, lora_name: str, strengths: tuple[float, float], on_unmatched: str
+    names: ModelNames,
+    model: Any,
+    clip: Any,
+    lora_name: str,
+    strengths: tuple[float, float],
+    on_unmatched: str,
+    mode: str = AUTO,
 ) -> tuple[Any, Any, KeyReport]:
     """Apply one file at (model strength, CLIP strength): the changed model, the changed CLIP, the account.
 
@@ -37,10 +44,10 @@ def apply_row(
     report = lora.report.require_any()
     if on_unmatched == ERROR:
         report.require_complete()
-    model = apply_to_model(model, lora, strengths[0])
+    applied = apply_to_model(model, lora, strengths[0], mode)
     if clip is not None:
-        clip = apply_to_clip(clip, lora, strengths[1])
-    return model, clip, report
+        clip = apply_to_clip(clip, lora, strengths[1], mode)
+    return applied.patcher, clip, report.with_notes(applied.notes)
 
 
 def report_output(reports: Sequence[KeyReport], model: Any, clip: Any) -> io.NodeOutput:

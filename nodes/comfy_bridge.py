@@ -1,19 +1,30 @@
 """The only file that touches comfy.*: reads a host model's layers, and hands adapters over to its weight patches."""
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from comfy.sd import CLIP
 from comfy.weight_adapter import WeightAdapterBase
 
 from ..lora_core import LoadedLora, ModelLayout, NameTable, list_targets
 from ..lora_core.adapters import Adapter
+from ..lora_core.errors import LayerGone
+from ..lora_core.injection import Injection
 from ..lora_core.loaded_lora import PlacedAdapter
 from ..lora_core.target_layer import UNET
+from ..lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Weave, WeavePlan, decide, weave
+from ..lora_core.weave.policy import LayerCost
+from ..lora_core.weave.woven_layer import Strand, can_act_beside, can_stand_beside, low_rank_rank, strand
 
+PLAN = "lora_loom_plan"  # attachment: the WeavePlan of a patcher
+WEAVE = "lora_loom"  # the pack's one injection, and its additional model
+PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 METADATA_ATTACHMENT = "lora_metadata"  # what the host's own loader leaves for nodes that read it (ComfyUI >= 0.29)
 
 
@@ -90,25 +101,209 @@ def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def apply_to_model(model: ModelPatcher, lora: LoadedLora, strength: float) -> ModelPatcher:
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a model, and what a person should know about how."""
+
+    patcher: ModelPatcher
+    notes: Sequence[str]
+
+
+def apply_to_model(model: ModelPatcher, lora: LoadedLora, strength: float, mode: str) -> Applied:
     """A clone of the model that the adapters of the denoiser change; the model given is left as it was."""
     patched = model.clone()
-    _add_patches(patched, lora.of_parts(frozenset({UNET})), strength)
     if lora.metadata:
         patched.set_attachments(METADATA_ATTACHMENT, dict(lora.metadata))
-    return patched
+    return Applied(patched, _apply(patched, frozenset({UNET}), lora, strength, mode))
 
 
-def apply_to_clip(clip: CLIP, lora: LoadedLora, strength: float) -> CLIP:
+def apply_to_clip(clip: CLIP, lora: LoadedLora, strength: float, mode: str) -> CLIP:
     """A clone of the CLIP that the adapters of its text encoders change; the CLIP given is left as it was."""
     patched = clip.clone()
     parts = frozenset(placed.part for placed in lora.adapters) - {UNET}
-    _add_patches(patched.patcher, lora.of_parts(parts), strength)
+    _apply(patched.patcher, parts, lora, strength, mode)
     return patched
 
 
+def _apply(patcher: ModelPatcher, parts: frozenset[str], lora: LoadedLora, strength: float, mode: str) -> list[str]:
+    """Add a file to a patcher's plan, in its weights or beside its layers."""
+    plan: WeavePlan = patcher.get_attachment(PLAN) or WeavePlan()
+    plan = replace(plan, parts=plan.parts | parts)
+    row = PlannedLora(lora, strength, mode)
+    if strength == 0 or not plan.adapters(row):  # a patch of strength 0 would still rewrite, and round, every weight
+        return []
+    plan = plan.with_row(row)
+    modules = _Modules(patcher)
+    _add_patches(patcher, [placed for placed in plan.adapters(row) if not modules.beside(placed)], strength)
+    decision = _decide(patcher, plan, modules)
+    rows: list[PlannedLora] = []
+    for planned in plan.rows:
+        if not planned.is_merged and (planned.mode == MERGE or (planned.mode == AUTO and not decision.is_branch)):
+            _add_patches(patcher, [p for p in plan.adapters(planned) if modules.beside(p)], planned.strength)
+            planned = replace(planned, is_merged=True)
+        rows.append(planned)
+    plan = replace(plan, rows=tuple(rows))
+    patcher.set_attachments(PLAN, plan)
+    _set_weave(patcher, plan, modules)
+    return _notes(plan, rows[-1], modules, decision)
+
+
+class _Modules:
+    """The modules that a plan's adapters are for, and how each adapter can act."""
+
+    def __init__(self, patcher: ModelPatcher) -> None:
+        self._model: torch.nn.Module = patcher.model
+
+    def of(self, placed: PlacedAdapter) -> torch.nn.Module | None:
+        """The module of an adapter's layer; None for a parameter that is no layer's."""
+        try:
+            return self._model.get_submodule(placed.place.path)
+        except AttributeError:
+            return None
+
+    def beside(self, placed: PlacedAdapter) -> bool:
+        """Whether an adapter can act beside its layer: cheaply, or at any cost where the weight is quantised."""
+        module = self.of(placed)
+        if module is None:
+            return False
+        is_bias = placed.parameter == "bias"
+        if can_stand_beside(placed.adapter, module, is_bias=is_bias):
+            return True
+        return not is_bias and is_quantised(module) and can_act_beside(placed.adapter, module)
+
+
+def is_quantised(module: torch.nn.Module) -> bool:
+    """Whether a merge would round the module's weight to a coarser grid than its computation has."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return False
+    return weight.dtype not in PLAIN_DTYPES or type(weight) not in (torch.Tensor, torch.nn.Parameter)
+
+
+def _decide(patcher: ModelPatcher, plan: WeavePlan, modules: _Modules) -> Decision:
+    ranks: dict[str, LayerCost] = {}
+    quantised = False
+    for row in plan.rows:
+        for placed in plan.adapters(row):
+            module = modules.of(placed)
+            rank = low_rank_rank(placed.adapter)
+            if module is None or rank is None or not modules.beside(placed):
+                continue
+            quantised = quantised or is_quantised(module)
+            weight: Any = module.weight
+            found = ranks.get(placed.place.path)
+            ranks[placed.place.path] = LayerCost(
+                tuple(weight.shape), rank + (found.rank if found else 0), _compute_dtype(patcher).itemsize
+            )
+    return decide(ranks.values(), patcher.model_size(), is_quantised=quantised)
+
+
+def _set_weave(patcher: ModelPatcher, plan: WeavePlan, modules: _Modules) -> None:
+    """Make the patcher put the plan's adapters beside its layers when it is loaded, and take them away after."""
+    rows = plan.beside
+    if not rows:
+        patcher.remove_injections(WEAVE)
+        patcher.set_additional_models(WEAVE, [])
+        return
+    strands: dict[str, list[Strand]] = {}
+    for number, row in enumerate(rows):
+        for placed in plan.adapters(row):
+            if modules.beside(placed):
+                strands.setdefault(placed.place.path, []).append(strand(placed, number))
+    woven = _woven(patcher, [row.lora for row in rows], strands)
+    beside = _Beside(woven, tuple(row.strength for row in rows))
+    patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
+    patcher.set_additional_models(WEAVE, [woven.patcher])
+    callbacks = patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})
+    callbacks[WEAVE] = [beside.detached]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Woven:
+    """A weave, and the patcher through which the host places its matrices and counts their bytes."""
+
+    weave: Weave
+    patcher: ModelPatcher
+
+
+WOVEN_KEPT = 4  # weaves of one model, for the next changes of strength or order
+_WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, _Woven]]" = weakref.WeakKeyDictionary()
+_INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
+
+
+def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], strands: Mapping[str, Sequence[Strand]]) -> _Woven:
+    """The weave of these files, kept as long as the model lives and few others came after it."""
+    kept = _WOVEN.setdefault(patcher.model, OrderedDict())
+    dtype = _compute_dtype(patcher)
+    key = (tuple(id(file) for file in files), tuple(sorted(strands)), dtype)
+    woven = kept.get(key)
+    if woven is None:
+        shapes = {path: tuple(patcher.model.get_submodule(path).weight.shape) for path in strands}
+        whole = weave(strands, shapes, files, dtype)
+        loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
+        woven = kept[key] = _Woven(whole, loom_patcher)
+    kept.move_to_end(key)
+    while len(kept) > WOVEN_KEPT:
+        kept.popitem(last=False)
+    return woven
+
+
+class _Beside:
+    """What a patcher's injection does: put a weave at given strengths beside the layers of the patcher's model."""
+
+    def __init__(self, woven: _Woven, strengths: tuple[float, ...]) -> None:
+        self._woven = woven
+        self._strengths = strengths
+        self._owners: weakref.WeakKeyDictionary[ModelPatcher, object] = weakref.WeakKeyDictionary()
+
+    def inject(self, patcher: ModelPatcher) -> None:
+        """Called by the host when the model is loaded."""
+        injection = _INJECTIONS.setdefault(patcher.model, Injection())
+        owner = self._owners.get(patcher)
+        if owner is None:
+            owner = self._owners[patcher] = object()
+            # The host forgets to eject a patcher that nobody holds any more.
+            weakref.finalize(patcher, injection.detach, owner)
+        weave = self._woven.weave
+        weave.to(patcher.load_device)
+        weave.set_strengths(self._strengths)
+        modules = dict(patcher.model.named_modules())
+        gone = [path for path in weave.by_path if path not in modules]
+        if gone:
+            raise LayerGone(gone)
+        injection.attach({modules[path]: layer for path, layer in weave.by_path.items()}, owner)
+
+    def eject(self, patcher: ModelPatcher) -> None:
+        """Called by the host before weights move, and when the model is unloaded; also for copies never injected."""
+        injection = _INJECTIONS.get(patcher.model)
+        owner = self._owners.get(patcher)
+        if injection is not None and owner is not None:
+            injection.detach(owner)
+
+    def detached(self, patcher: ModelPatcher, unpatch_all: bool = True) -> None:
+        """Called by the host when the model leaves its device."""
+        self._woven.weave.to(patcher.offload_device)
+
+
+def _compute_dtype(patcher: ModelPatcher) -> torch.dtype:
+    """The dtype of the inputs that the model's layers get; float32 where the model does not tell, as text encoders."""
+    told = (getattr(patcher.model, "manual_cast_dtype", None), patcher.model_dtype())
+    return next((dtype for dtype in told if dtype in PLAIN_DTYPES), torch.float32)
+
+
+def _notes(plan: WeavePlan, row: PlannedLora, modules: _Modules, decision: Decision) -> list[str]:
+    adapters = plan.adapters(row)
+    beside = sum(modules.beside(placed) for placed in adapters) if not row.is_merged else 0
+    why = f" (auto: {decision.reason})" if row.mode == AUTO else ""
+    if not beside:
+        return [f"merged into the weights by the host{why}"]
+    merged = len(adapters) - beside
+    rest = f"; {merged} changes of norms or of other algorithms are merged into their weights" if merged else ""
+    return [f"{beside} changes act beside the layers, so another strength rewrites no weight{why}{rest}"]
+
+
 def _add_patches(patcher: ModelPatcher, adapters: Sequence[PlacedAdapter], strength: float) -> None:
-    if strength == 0 or not adapters:  # a patch of strength 0 would still rewrite, and round, every weight
+    if not adapters:
         return
     patches = {_patch_key(placed): HostPatch.of(placed.adapter) for placed in adapters}
     taken = set(patcher.add_patches(patches, strength))

@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lora_core.weave import AUTO, MODES
 from .lora_folders import lora_names
 
 LoraStack = io.Custom("LORA_STACK")
@@ -44,6 +45,19 @@ def on_unmatched_input() -> io.Combo.Input:
         default=REPORT,
         tooltip='Keys that fit no layer of the model: "report" applies the rest and lists them in the report, '
         '"error" stops the run and applies nothing.',
+    )
+
+
+def mode_input() -> io.Combo.Input:
+    """Where the change is made."""
+    return io.Combo.Input(
+        "mode",
+        options=list(MODES),
+        default=AUTO,
+        optional=True,
+        tooltip="branch: beside the layers, so another strength costs nothing and a quantised model keeps the change "
+        "exactly. merge: in the weights, by ComfyUI; no cost per step, but another strength loads the model again. "
+        "auto: whichever is predicted to be faster in a run of 30 steps; the report says why.",
     )
 
 

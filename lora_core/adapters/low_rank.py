@@ -26,11 +26,11 @@ class LowRank(AdditiveAdapter):
 
     def delta(self) -> Tensor:
         """See AdditiveAdapter.delta."""
-        return torch.mm(self.up.float() * self.scale, self._wide_down()).reshape(self.shape)
+        return torch.mm(self.up.float() * self.scale, self.wide_down()).reshape(self.shape)
 
     def add_delta_(self, weight: Tensor, strength: float) -> None:
         """See Adapter.add_delta_. On a float32 weight this is one fused pass over it."""
-        up, down = self.up.to(weight.device).float(), self._wide_down().to(weight.device)
+        up, down = self.up.to(weight.device).float(), self.wide_down().to(weight.device)
         factor = strength * self.scale
         if weight.dtype == torch.float32 and weight.is_contiguous():
             weight.view(up.shape[0], -1).addmm_(up, down, alpha=factor)
@@ -41,10 +41,10 @@ class LowRank(AdditiveAdapter):
         """See Adapter.branch: up(down(x)), `down` with the layer's own stride and padding."""
         if not is_plain(self.shape, x):
             return AdditiveAdapter.branch(self, x, plain, layer)
-        down = self._wide_down().reshape(-1, *self.shape[1:])
+        down = self.wide_down().reshape(-1, *self.shape[1:])
         return mixed(self.up.float() * self.scale, layer.apply(as_input(down, x), x), self.shape)
 
-    def _wide_down(self) -> Tensor:
+    def wide_down(self) -> Tensor:
         """The matrix that `up` multiplies: [rank, in * kernel], float32."""
         down = self.down.float()
         if self.mid is None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lora_pack.devtools.hosts import Host
 from lora_pack.lora_core import FamilyMismatch, LoraError, NoLayerReached, UnmatchedKeys
+from lora_pack.lora_core.weave import MERGE
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import HostPatch
 from safetensors.torch import save_file
@@ -18,8 +19,8 @@ Step = Callable[[Any], Tensor]
 TOLERANCE = 1e-5  # float32, outputs of order 1
 
 
-def _apply(model: Any, name: str, strength: float = 1.0, on_unmatched: str = "report") -> Any:
-    return ApplyLora.execute(model, name, strength, strength, on_unmatched)
+def _apply(model: Any, name: str, strength: float = 1.0, on_unmatched: str = "report", mode: str = "auto") -> Any:
+    return ApplyLora.execute(model, name, strength, strength, on_unmatched, mode=mode)
 
 
 def _host_loader(model: Any, path: Path, strength: float) -> Any:
@@ -99,7 +100,7 @@ def test_the_files_metadata_is_left_where_the_hosts_nodes_look_for_it(
 
 
 def test_a_patch_rebuilt_by_the_host_on_copied_weights_does_the_same(model: Any, style: str) -> None:
-    patches = _apply(model, style).args[0].patches
+    patches = _apply(model, style, mode=MERGE).args[0].patches
     key, ((strength, patch, *_),) = next(iter(patches.items()))
     assert isinstance(patch, HostPatch)
     copies = tuple(part.clone() if isinstance(part, Tensor) else part for part in patch.weights)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lora_pack.lora_core.weave import AUTO
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.socket_types import ERROR
 from torch import Tensor
@@ -10,9 +11,9 @@ TOLERANCE = 1e-5  # largest absolute difference of outputs whose size is of the 
 NOTICEABLE = 1e-2  # the least effect that an adapter must have for a comparison to mean anything
 
 
-def apply(model: Any, name: str, strength: float = 1.0) -> Any:
+def apply(model: Any, name: str, strength: float = 1.0, mode: str = AUTO) -> Any:
     """The model that our node gives; any key that fits nothing is an error."""
-    return ApplyLora.execute(model, name, strength, strength, ERROR).args[0]
+    return ApplyLora.execute(model, name, strength, strength, ERROR, mode=mode).args[0]
 
 
 def apply_to_both(model: Any, clip: Any, name: str, strengths: tuple[float, float] = (1.0, 1.0)) -> tuple[Any, Any]:

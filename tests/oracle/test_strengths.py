@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lora_pack.lora_core.weave import BRANCH, MERGE
 
 from .adapters import PeftAdapter, injected, set_strengths
 from .comparison import apply, assert_same_effect, largest_difference
@@ -44,24 +45,27 @@ def pair(request: pytest.FixtureRequest, twins: dict[str, TwinUNet]) -> Iterator
         yield Pair(twin, {"one": one, "two": two})
 
 
+@pytest.mark.parametrize("mode", [BRANCH, MERGE])
 @pytest.mark.parametrize(("pair", "strengths"), CASES, indirect=["pair"])
-def test_chained_nodes_give_the_output_of_set_adapters(pair: Pair, loras_dir: Path, strengths: Mapping[str, float]):
+def test_chained_nodes_give_the_output_of_set_adapters(
+    pair: Pair, loras_dir: Path, strengths: Mapping[str, float], mode: str
+):
     set_strengths(pair.twin.reference, strengths)
     expected = pair.twin.reference_output()
-    ours = pair.twin.host_output(chain(pair, loras_dir, strengths))
+    ours = pair.twin.host_output(chain(pair, loras_dir, strengths, mode))
     assert_same_effect(f"{pair.twin.family}: strengths {strengths}", ours, expected, pair.twin.base)
 
 
 def test_strength_0_is_bit_equal_to_the_base_at_first_and_after_another_strength(pair: Pair, loras_dir: Path):
-    for strength in (0.0, -2.0, 0.0):
-        output = pair.twin.host_output(chain(pair, loras_dir, {"one": strength, "two": strength}))
+    for strength, mode in ((0.0, BRANCH), (-2.0, BRANCH), (0.0, MERGE), (2.0, MERGE), (0.0, BRANCH)):
+        output = pair.twin.host_output(chain(pair, loras_dir, {"one": strength, "two": strength}, mode))
         assert torch.equal(output, pair.twin.base) == (strength == 0.0)
 
 
 def test_every_patched_weight_is_the_one_that_fuse_lora_leaves(pair: Pair, loras_dir: Path):
     strengths = {"one": 0.7, "two": -0.4}
     fused = fused_weights(pair.twin.reference, strengths)
-    pair.twin.host_output(chain(pair, loras_dir, {name: FUSED_AT * at for name, at in strengths.items()}))
+    pair.twin.host_output(chain(pair, loras_dir, {name: FUSED_AT * at for name, at in strengths.items()}, MERGE))
     ours = pair.twin.host_weights()
     assert fused.keys() == pair.twin.names.keys()
     worst = max(largest_difference(ours[pair.twin.names[name]], weight) for name, weight in fused.items())
@@ -69,11 +73,11 @@ def test_every_patched_weight_is_the_one_that_fuse_lora_leaves(pair: Pair, loras
     assert worst <= WEIGHT_TOLERANCE
 
 
-def chain(pair: Pair, loras_dir: Path, strengths: Mapping[str, float]) -> Any:
+def chain(pair: Pair, loras_dir: Path, strengths: Mapping[str, float], mode: str) -> Any:
     """One "Apply LoRA" after another, on files in two dialects."""
     model = pair.twin.patcher
     for name, strength in strengths.items():
-        model = apply(model, file_of(pair, loras_dir, name), strength)
+        model = apply(model, file_of(pair, loras_dir, name), strength, mode)
     return model
 
 

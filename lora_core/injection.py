@@ -1,0 +1,79 @@
+"""The reversible change of a model's forward: woven layers put beside its modules, and taken away without a trace."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .weave.woven_layer import WovenLayer
+
+FORWARD = "forward"
+
+
+class BesideForward:
+    """What stands in the place of a module's forward: its own result, and the woven layer's added to it.
+
+    Once taken away it only passes on, so that a wrapper of somebody else that still holds it does no harm.
+    """
+
+    def __init__(self, module: nn.Module, layer: WovenLayer) -> None:
+        self._module = module
+        self.layer: WovenLayer | None = layer
+        self.found: Any = module.__dict__.get(FORWARD)  # None: the class's own
+        self._original = module.forward
+
+    def __call__(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        """The module's forward."""
+        y = self._original(x, *arguments, **options)
+        return y if self.layer is None else self.layer(x, y, self._module)
+
+
+class Injection:
+    """The woven layers at work in one model. Attaching replaces what was attached before."""
+
+    def __init__(self) -> None:
+        self._attached: dict[nn.Module, BesideForward] = {}
+        self.owner: object = None  # whoever attached; only its detaching counts
+
+    def attach(self, layers: Mapping[nn.Module, WovenLayer], owner: object) -> None:
+        """Put woven layers beside modules."""
+        self.detach()
+        self.owner = owner
+        try:
+            for module, layer in layers.items():
+                beside = BesideForward(module, layer)
+                self._attached[module] = beside
+                module.forward = beside
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self, owner: object = None) -> None:
+        """Take all woven layers away; with an owner given, only if they are its own."""
+        if owner is not None and owner is not self.owner:
+            return
+        self.owner = None
+        while self._attached:
+            module, beside = self._attached.popitem()
+            beside.layer = None
+            _restore(module, beside)
+
+
+def _restore(module: nn.Module, beside: BesideForward) -> None:
+    current = module.__dict__.get(FORWARD)
+    if current is beside:
+        if beside.found is None:
+            del module.__dict__[FORWARD]
+        else:
+            module.__dict__[FORWARD] = beside.found
+        return
+    # Somebody wrapped us and still holds us as the original: let it hold what we found, so that its own restoring
+    # leaves no trace of us.
+    holder = getattr(current, "__self__", current)
+    for name, value in list(getattr(holder, "__dict__", {}).items()):
+        if value is beside:
+            setattr(holder, name, beside.found if beside.found is not None else _own_forward(module))
+
+
+def _own_forward(module: nn.Module) -> Any:
+    return type(module).forward.__get__(module)

@@ -1,0 +1,255 @@
+"""One layer's adapters woven into one pair of matrices, and what else acts beside the layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..adapters import Adapter, Enlarged, LowRank
+from ..adapters.full_delta import FullDelta
+from ..adapters.layer_rows import LayerRows
+from ..adapters.row_order import SwappedHalves
+from ..loaded_lora import PlacedAdapter
+
+Rows = tuple[int, int]
+CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strand:
+    """An adapter of a layer, and which of the plan's strengths it has."""
+
+    adapter: Adapter
+    number: int  # of the file in the plan
+    rows: Rows | None
+    is_bias: bool = False
+
+
+def strand(placed: PlacedAdapter, number: int) -> Strand:
+    """A placed adapter as a strand of its layer, with swapped halves put in the model's order where that is exact."""
+    adapter = placed.adapter
+    if isinstance(adapter, SwappedHalves) and isinstance(adapter.base, LowRank):
+        up = torch.roll(adapter.base.up, adapter.base.up.shape[0] // 2, dims=0)
+        adapter = LowRank(adapter.base.down, up, adapter.base.scale, adapter.base.shape, adapter.base.mid)
+    return Strand(adapter, number, placed.place.rows, placed.parameter == "bias")
+
+
+def can_stand_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
+    """Whether an adapter's change can be added to the module's output instead of its parameters, and cheaply."""
+    plain = isinstance(module, nn.Linear) or _is_plain_convolution(module)
+    if not plain:
+        return False
+    return isinstance(adapter, FullDelta) if is_bias else _low_rank(adapter) is not None
+
+
+def can_act_beside(adapter: Adapter, module: nn.Module) -> bool:
+    """Whether any exact branch exists, at whatever cost: for weights that must not be written."""
+    plain = isinstance(module, nn.Linear) or _is_plain_convolution(module)
+    return plain and not isinstance(adapter, Enlarged)
+
+
+def low_rank_rank(adapter: Adapter) -> int | None:
+    """The rank of an adapter that is woven into the pair of matrices; None for any other."""
+    found = _low_rank(adapter)
+    return None if found is None else found.up.shape[1]
+
+
+def _low_rank(adapter: Adapter) -> LowRank | None:
+    if isinstance(adapter, LowRank):
+        return adapter
+    if isinstance(adapter, SwappedHalves) and isinstance(adapter.base, LowRank):
+        return adapter.base
+    return None
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    if not isinstance(module, tuple(CONVOLUTIONS)):
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros"
+
+
+class WovenLayer(nn.Module):
+    """y + sum_k s_k (branch of adapter k), the low-rank ones as one pair: y + up (s o (down x)).
+
+    `down` holds the rows of every adapter below each other, `up` their columns, the scale of each file included. An
+    adapter of some output rows has its columns in a block of its own, added to these rows alone. Strengths are a
+    tensor that the caller fills, so a change of strength is no change of code or weights.
+    Source: Hu et al. 2021 (arXiv 2106.09685) eq. 3, summed over adapters.
+    """
+
+    def __init__(self, strands: Sequence[Strand], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape = shape  # [out, in, *kernel]
+        low_rank = [one for one in strands if isinstance(one.adapter, LowRank)]
+        groups: dict[Rows, list[Strand]] = {}
+        for one in low_rank:
+            groups.setdefault(one.rows or (0, shape[0]), []).append(one)
+        self.down: nn.Parameter | None = None  # [sum of ranks, in, *kernel]
+        self.ups = nn.ParameterList()  # of each run of rows: [rows, its ranks]
+        self.runs: list[tuple[Rows, Rows]] = []  # (rows of the output, columns), one for each of `ups`
+        rank_of: list[int] = []  # number of the file of each row of `down`
+        downs: list[Tensor] = []
+        for rows, group in groups.items():
+            start = len(rank_of)
+            for one in group:
+                down = low_rank_of(one).wide_down().reshape(-1, *shape[1:])
+                rank_of += [one.number] * down.shape[0]
+                downs.append(down)
+            ups = [low_rank_of(one).up.float() * low_rank_of(one).scale for one in group]
+            self.ups.append(_parameter(torch.cat(ups, dim=1), dtype))
+            self.runs.append((rows, (start, len(rank_of))))
+        if downs:
+            self.down = _parameter(torch.cat(downs), dtype)
+        biases = [one for one in strands if one.is_bias]
+        self.biases: nn.Parameter | None = None  # [files with one, out]
+        if biases:
+            self.biases = _parameter(torch.stack([_whole_bias(one, shape[0]) for one in biases]), dtype)
+        self.others = [one for one in strands if not one.is_bias and not isinstance(one.adapter, LowRank)]
+        self.rank_of = torch.tensor(rank_of, dtype=torch.long)
+        self.bias_of = torch.tensor([one.number for one in biases], dtype=torch.long)
+        self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
+        self.register_buffer("bias_strengths", torch.ones(len(biases), dtype=dtype), persistent=False)
+        self.other_strengths = [1.0] * len(self.others)
+        self.rank_strengths: Tensor
+        self.bias_strengths: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Of all low-rank adapters together."""
+        return len(self.rank_of)
+
+    def set_strengths(self, strengths: Tensor) -> None:
+        """Take over the strengths [files] of the plan, in place, so that compiled code stays valid."""
+        self.rank_strengths.copy_(strengths[self.rank_of])
+        self.bias_strengths.copy_(strengths[self.bias_of])
+        self.other_strengths = [float(strengths[one.number]) for one in self.others]
+
+    def forward(self, x: Tensor, y: Tensor, module: nn.Module) -> Tensor:
+        """The layer's output with all branches.
+
+        Args:
+            x: the layer's input, [..., in], or [batch, in, *picture].
+            y: its output without adapters, bias included; may be written to.
+            module: the layer.
+        """
+        plain = _without_bias(y, module) if self.others else y
+        out = y
+        for one, strength in zip(self.others, self.other_strengths, strict=True):
+            out = _add_other(out, one, strength, x, plain, module)
+        if self.down is not None:
+            out = self._add_low_rank(x, out, self.down, module)
+        if self.biases is not None:
+            bias = self.bias_strengths.to(out.dtype) @ self.biases.to(out)
+            out = out + bias.reshape(-1, *[1] * (out.dim() - 2 if len(self.shape) > 2 else 0))
+        return out
+
+    def _add_low_rank(self, x: Tensor, y: Tensor, down: Tensor, module: nn.Module) -> Tensor:
+        in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
+        strengths = self.rank_strengths.to(x)
+        if len(self.shape) > 2:
+            hidden = _convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
+            return self._add_to_channels(hidden, y, in_place=in_place)
+        hidden = functional.linear(x, down.to(x)) * strengths
+        if not in_place or not y.is_contiguous():
+            y = y.clone()
+        flat, wide = hidden.reshape(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
+        for (rows, columns), up in zip(self.runs, self.ups, strict=True):
+            part = wide[:, rows[0] : rows[1]]
+            part.addmm_(flat[:, columns[0] : columns[1]], up.to(x).t())
+        return y
+
+    def _add_to_channels(self, hidden: Tensor, y: Tensor, *, in_place: bool) -> Tensor:
+        y = y if in_place else y.clone()
+        for (rows, columns), up in zip(self.runs, self.ups, strict=True):
+            up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
+            convolve = CONVOLUTIONS[{3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[y.dim()]]
+            y[:, rows[0] : rows[1]] += convolve(hidden[:, columns[0] : columns[1]], up)
+        return y
+
+
+def low_rank_of(one: Strand) -> LowRank:
+    """The adapter of a strand that is known to be low-rank."""
+    assert isinstance(one.adapter, LowRank)
+    return one.adapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModuleAsFrozen:
+    """A torch module, or a host's subclass of one, as the FrozenLayer that branches stand beside."""
+
+    module: nn.Module
+    plain: Tensor | None = None  # the output without bias for `x`, where it is known
+    x: Tensor | None = None
+
+    def weight(self) -> Tensor:
+        """See FrozenLayer.weight."""
+        return dense_weight(self.module)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """See FrozenLayer.linear; by the module's own, perhaps quantised, product."""
+        if x is self.x and self.plain is not None:
+            return self.plain
+        forward = type(self.module).forward
+        return _without_bias(forward(self.module, x), self.module)
+
+    def apply(self, weight: Tensor, x: Tensor) -> Tensor:
+        """See FrozenLayer.apply."""
+        weight = weight.to(x)
+        return (
+            functional.linear(x, weight) if isinstance(self.module, nn.Linear) else _convolved(self.module, weight, x)
+        )
+
+
+def dense_weight(module: nn.Module) -> Tensor:
+    """A float32 copy of a module's weight, dequantised if it is of a quantised type."""
+    weight: Any = module.weight
+    dequantise = getattr(weight, "dequantize", None)
+    if dequantise is not None and type(weight) not in (Tensor, nn.Parameter):
+        weight = dequantise()
+    scale = getattr(module, "scale_weight", None)
+    dense = weight.detach().float()
+    return dense * scale.to(dense) if isinstance(scale, Tensor) else dense.clone()
+
+
+def _add_other(y: Tensor, one: Strand, strength: float, x: Tensor, plain: Tensor, module: nn.Module) -> Tensor:
+    if strength == 0:
+        return y
+    layer: Any = ModuleAsFrozen(module, plain, x)
+    if one.rows is None:
+        return y + strength * one.adapter.branch(x, plain, layer).to(y.dtype)
+    axis = -1 if isinstance(module, nn.Linear) else 1
+    start, stop = one.rows
+    part = plain.narrow(axis, start, stop - start)
+    added = one.adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
+    y = y.clone() if y is plain else y
+    y.narrow(axis, start, stop - start).add_(added, alpha=strength)
+    return y
+
+
+def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
+    bias = getattr(module, "bias", None)
+    if bias is None:
+        return y.clone()
+    return y - bias.to(y).reshape(-1, *[1] * (0 if isinstance(module, nn.Linear) else y.dim() - 2))
+
+
+def _convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+    convolve = next(function for kind, function in CONVOLUTIONS.items() if isinstance(module, kind))
+    return convolve(x, weight, None, module.stride, module.padding, module.dilation)
+
+
+def _whole_bias(one: Strand, out: int) -> Tensor:
+    assert isinstance(one.adapter, FullDelta)
+    delta = one.adapter.delta()
+    if one.rows is None:
+        return delta
+    whole = torch.zeros(out)
+    whole[one.rows[0] : one.rows[1]] = delta
+    return whole
+
+
+def _parameter(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(tensor.to(dtype).contiguous(), requires_grad=False)
