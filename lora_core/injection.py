@@ -1,5 +1,6 @@
 """The reversible change of a model's forward: woven layers put beside its modules, and taken away without a trace."""
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,16 +17,18 @@ class BesideForward:
     Once taken away it only passes on, so that a wrapper of somebody else that still holds it does no harm.
     """
 
-    def __init__(self, module: nn.Module, layer: WovenLayer) -> None:
-        self._module = module
-        self.layer: WovenLayer | None = layer
+    def __init__(self, module: nn.Module) -> None:
+        self._module = weakref.ref(module)
+        self.layer: WovenLayer | None = None
         self.found: Any = module.__dict__.get(FORWARD)  # None: the class's own
-        self._original = module.forward
 
     def __call__(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
         """The module's forward."""
-        y = self._original(x, *arguments, **options)
-        return y if self.layer is None else self.layer(x, y, self._module)
+        module = self._module()
+        assert module is not None  # it is being called
+        original = self.found or _own_forward(module)
+        y = original(x, *arguments, **options)
+        return y if self.layer is None else self.layer(x, y, module)
 
 
 class Injection:
@@ -33,6 +36,8 @@ class Injection:
 
     def __init__(self) -> None:
         self._attached: dict[nn.Module, BesideForward] = {}
+        # Kept for the next time, since compiled code depends on the very object that stands in a module.
+        self._made: weakref.WeakKeyDictionary[nn.Module, BesideForward] = weakref.WeakKeyDictionary()
         self.owner: object = None  # whoever attached; only its detaching counts
 
     def attach(self, layers: Mapping[nn.Module, WovenLayer], owner: object) -> None:
@@ -41,12 +46,20 @@ class Injection:
         self.owner = owner
         try:
             for module, layer in layers.items():
-                beside = BesideForward(module, layer)
+                beside = self._beside(module)
+                beside.layer = layer
+                layer.forget_weight()
                 self._attached[module] = beside
                 module.forward = beside
         except BaseException:
             self.detach()
             raise
+
+    def _beside(self, module: nn.Module) -> BesideForward:
+        made = self._made.get(module)
+        if made is None or made.found is not module.__dict__.get(FORWARD):
+            made = self._made[module] = BesideForward(module)
+        return made
 
     def detach(self, owner: object = None) -> None:
         """Take all woven layers away; with an owner given, only if they are its own."""

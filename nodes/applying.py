@@ -1,16 +1,19 @@
 """What the applying nodes share: checking a file, applying one row of a stack, and showing the reports."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..lora_core import KeyReport, LoraError, open_lora
+from ..lora_core import KeyReport, LoraError, StackError, open_lora
 from ..lora_core.weave import AUTO
-from .comfy_bridge import ModelNames, apply_to_clip, apply_to_model
+from .comfy_bridge import ON_UNLOAD, ModelNames, apply_to_clip, apply_to_model
 from .loading import CACHE
 from .lora_folders import find_lora
 from .socket_types import ERROR
+
+ON_UNLOAD.append(CACHE.clear)
 
 SHOWN_KEYS = 200  # unmatched keys of one file sent to the page; the Inspect node gives all
 
@@ -40,6 +43,8 @@ def apply_row(
     Raises LoraError when the file can't be used, or, with on_unmatched "error", when keys fit nothing. The model and
     the CLIP given are never changed.
     """
+    if not all(map(math.isfinite, strengths)):
+        raise StackError([f"'{lora_name}': a strength is not a number: {strengths[0]}, {strengths[1]}"])
     lora = CACHE.get(lora_name, names)
     report = lora.report.require_any()
     if on_unmatched == ERROR:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,6 +144,7 @@ def _apply(patcher: ModelPatcher, parts: frozenset[str], lora: LoadedLora, stren
         rows.append(planned)
     plan = replace(plan, rows=tuple(rows))
     patcher.set_attachments(PLAN, plan)
+    _on_detach(patcher, PLAN, _unloaded)
     _set_weave(patcher, plan, modules)
     return _notes(plan, rows[-1], modules, decision)
 
@@ -214,8 +215,7 @@ def _set_weave(patcher: ModelPatcher, plan: WeavePlan, modules: _Modules) -> Non
     beside = _Beside(woven, tuple(row.strength for row in rows))
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
     patcher.set_additional_models(WEAVE, [woven.patcher])
-    callbacks = patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})
-    callbacks[WEAVE] = [beside.detached]
+    _on_detach(patcher, WEAVE, beside.detached)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,6 +246,20 @@ def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], strands: Mapping[
     while len(kept) > WOVEN_KEPT:
         kept.popitem(last=False)
     return woven
+
+
+ON_UNLOAD: list[Callable[[], object]] = []  # what to let go of when the host unloads a model that LoRAs are applied to
+
+
+def _unloaded(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
+    if unpatch_all:
+        for let_go in ON_UNLOAD:
+            let_go()
+
+
+def _on_detach(patcher: ModelPatcher, name: str, call: Callable[..., None]) -> None:
+    """Have the host call this when the model leaves its device; once, however often it is asked for."""
+    patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})[name] = [call]
 
 
 class _Beside:
@@ -281,8 +295,10 @@ class _Beside:
             injection.detach(owner)
 
     def detached(self, patcher: ModelPatcher, unpatch_all: bool = True) -> None:
-        """Called by the host when the model leaves its device."""
+        """Called by the host when the model leaves its device, or only makes room for another copy of itself."""
         self._woven.weave.to(patcher.offload_device)
+        if unpatch_all:
+            _WOVEN.pop(patcher.model, None)
 
 
 def _compute_dtype(patcher: ModelPatcher) -> torch.dtype:

@@ -36,6 +36,10 @@ class LoraCache:
         self._shrink()
         return lora
 
+    def __len__(self) -> int:
+        """Files kept."""
+        return len(self._kept)
+
     def clear(self) -> None:
         """Let go of everything."""
         self._kept.clear()

@@ -113,6 +113,7 @@ class WovenLayer(nn.Module):
         self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
         self.register_buffer("bias_strengths", torch.ones(len(biases), dtype=dtype), persistent=False)
         self.other_strengths = [1.0] * len(self.others)
+        self._ready: list[Adapter] | None = None  # `others` with what is constant in the layer's weight worked out
         self.rank_strengths: Tensor
         self.bias_strengths: Tensor
 
@@ -127,6 +128,18 @@ class WovenLayer(nn.Module):
         self.bias_strengths.copy_(strengths[self.bias_of])
         self.other_strengths = [float(strengths[one.number]) for one in self.others]
 
+    def forget_weight(self) -> None:
+        """Let go of what was worked out from the layer's weight, which may be another one from now on."""
+        self._ready = None
+
+    def _prepared(self, module: nn.Module) -> list[Adapter]:
+        if self._ready is None:
+            weight = dense_weight(module)
+            rows = [one.rows or (0, weight.shape[0]) for one in self.others]
+            pairs = zip(self.others, rows, strict=True)
+            self._ready = [one.adapter.prepared(weight[start:stop]) for one, (start, stop) in pairs]
+        return self._ready
+
     def forward(self, x: Tensor, y: Tensor, module: nn.Module) -> Tensor:
         """The layer's output with all branches.
 
@@ -135,10 +148,11 @@ class WovenLayer(nn.Module):
             y: its output without adapters, bias included; may be written to.
             module: the layer.
         """
-        plain = _without_bias(y, module) if self.others else y
         out = y
-        for one, strength in zip(self.others, self.other_strengths, strict=True):
-            out = _add_other(out, one, strength, x, plain, module)
+        if self.others:
+            plain = _without_bias(y, module)
+            for one, ready, strength in zip(self.others, self._prepared(module), self.other_strengths, strict=True):
+                out = _add_other(out, ready, one.rows, strength, x, plain, module)
         if self.down is not None:
             out = self._add_low_rank(x, out, self.down, module)
         if self.biases is not None:
@@ -214,19 +228,20 @@ def dense_weight(module: nn.Module) -> Tensor:
     return dense * scale.to(dense) if isinstance(scale, Tensor) else dense.clone()
 
 
-def _add_other(y: Tensor, one: Strand, strength: float, x: Tensor, plain: Tensor, module: nn.Module) -> Tensor:
+def _add_other(
+    y: Tensor, adapter: Adapter, rows: Rows | None, strength: float, x: Tensor, plain: Tensor, module: nn.Module
+) -> Tensor:
     if strength == 0:
         return y
     layer: Any = ModuleAsFrozen(module, plain, x)
-    if one.rows is None:
-        return y + strength * one.adapter.branch(x, plain, layer).to(y.dtype)
+    if rows is None:
+        return y + strength * adapter.branch(x, plain, layer).to(y.dtype)
     axis = -1 if isinstance(module, nn.Linear) else 1
-    start, stop = one.rows
+    start, stop = rows
     part = plain.narrow(axis, start, stop - start)
-    added = one.adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
-    y = y.clone() if y is plain else y
-    y.narrow(axis, start, stop - start).add_(added, alpha=strength)
-    return y
+    added = strength * adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
+    before, after = y.narrow(axis, 0, start), y.narrow(axis, stop, y.shape[axis] - stop)
+    return torch.cat([before, y.narrow(axis, start, stop - start) + added, after], dim=axis)
 
 
 def _without_bias(y: Tensor, module: nn.Module) -> Tensor:

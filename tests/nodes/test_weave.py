@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from lora_pack.lora_core.errors import LayerGone
+from lora_pack.lora_core.errors import LayerGone, StackError
 from lora_pack.lora_core.injection import BesideForward
 from lora_pack.lora_core.weave import AUTO, BRANCH, MERGE
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import PLAN, WEAVE
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .conftest import CONFIG
 
 Step = Callable[[Any], Tensor]
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # outputs of order 1
@@ -270,3 +272,111 @@ def test_a_model_whose_target_module_is_gone_says_so(model: Any, run: Step, styl
     finally:
         attention.to_q = removed
     assert not any(isinstance(forward, BesideForward) for forward in _forwards(model).values())
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_a_strength_that_is_no_number_is_refused_and_1e9_is_not(
+    model: Any, run: Step, style: str, strength: float
+) -> None:
+    with pytest.raises(StackError, match="not a number"):
+        _apply(model, style, strength)
+    base = run(model)
+    run(_apply(model, style, 1e9))
+    assert torch.equal(run(model), base)
+
+
+def test_unloading_lets_go_of_files_and_matrices(model: Any, run: Step, style: str) -> None:
+    import comfy.model_management
+    from lora_pack.nodes.loading import CACHE
+
+    patched = _apply(model, style, 1.0)
+    before = run(patched)
+    assert len(CACHE) == 1
+    comfy.model_management.unload_all_models()
+    assert len(CACHE) == 0
+    assert torch.equal(run(patched), before)  # what a graph still holds goes on working
+
+
+@pytest.fixture(scope="module", params=["fp8", "bf16"])
+def rounded(request: pytest.FixtureRequest, model: Any) -> Any:
+    """The tiny model with its weights stored in few bits, computing in float32."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    stored = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16}[request.param]
+    settings = comfy.supported_models.SD15(dict(CONFIG))
+    settings.unet_config = dict(CONFIG)
+    settings.set_inference_dtype(stored, torch.float32)
+    base = settings.get_model({}, "", device="cpu").eval()
+    weights = model.model.state_dict()
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            parameter.copy_(weights[name].to(parameter.dtype))
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+def _small(loras_dir: Path, tensors: Mapping[str, Tensor]) -> str:
+    """The style file, made as weak as real LoRAs are: deltas of about a hundredth of the weights."""
+    weak = {key: tensor * (0.05 if key.endswith("up.weight") else 1) for key, tensor in tensors.items()}
+    save_file(weak, loras_dir / "weak.safetensors")
+    return "weak.safetensors"
+
+
+@torch.no_grad()
+def _worst_error(base: Any, patched: Any, tensors: Mapping[str, Tensor]) -> float:
+    """Of the change of each layer's output, relative to the exact one in float64."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([base])
+    layers = {n: m for n, m in base.model.named_modules() if ".attn1.to_" in n and isinstance(m, nn.Linear)}
+    generator = torch.Generator().manual_seed(6)
+    inputs = {n: torch.randn(4, m.in_features, generator=generator) for n, m in layers.items()}
+    before = {n: m(inputs[n]).double() for n, m in layers.items()}
+    comfy.model_management.load_models_gpu([patched])
+    worst = 0.0
+    for n, m in layers.items():
+        key = "lora_unet_" + n.removeprefix("diffusion_model.").replace(".", "_")
+        up, down = (tensors[f"{key}.lora_{side}.weight"].double() for side in ("up", "down"))
+        exact = inputs[n].double() @ (0.5 * 0.05 * up @ down).T  # alpha 2 of rank 4, weakened to a twentieth
+        worst = max(worst, ((m(inputs[n]).double() - before[n] - exact).norm() / exact.norm()).item())
+    return worst
+
+
+def test_a_rounded_model_keeps_the_change_beside_it_and_loses_it_in_its_weights(
+    rounded: Any, run: Step, loras_dir: Path, adapter_tensors: dict[str, Tensor]
+) -> None:
+    import comfy.model_management
+
+    name = _small(loras_dir, adapter_tensors)
+    errors = {
+        mode: _worst_error(rounded, _apply(rounded, name, 1.0, mode), adapter_tensors) for mode in (BRANCH, MERGE)
+    }
+    comfy.model_management.load_models_gpu([rounded])
+    print(f"[weave] realised change, relative error: {errors}")
+    assert errors[BRANCH] <= 1e-4
+    assert errors[MERGE] > 0.02
+
+
+def test_auto_stands_beside_weights_that_a_merge_would_round(rounded: Any, style: str) -> None:
+    output = ApplyLora.execute(rounded, style, 1.0, 1.0, "error", mode=AUTO)
+    is_fp8 = next(p.dtype for n, p in rounded.model.named_parameters() if "to_q" in n) == torch.float8_e4m3fn
+    assert ("quantised" in output.args[2]) == is_fp8
+
+
+@pytest.mark.parametrize("rounded", ["fp8"], indirect=True)
+def test_every_algorithm_stands_beside_a_quantised_layer(rounded: Any, model: Any, run: Step, files: list[str]) -> None:
+    """Against the same adapters merged into a float32 model with the same rounded weights."""
+    exact = model.clone()
+    rounding = {
+        name: ("diff", (rounded.model.state_dict()[name].float() - weight,))
+        for name, weight in model.model.state_dict().items()
+        if name.startswith("diffusion_model.")
+    }
+    exact.add_patches(rounding)
+    for name in ("dora.safetensors", "full.safetensors", "fused.safetensors"):
+        beside, merged = _apply(rounded, name, 0.7, BRANCH), _apply(exact, name, 0.7, MERGE)
+        assert not beside.patches, name
+        found = run(beside)
+        assert torch.allclose(found, run(merged), atol=2e-4), name
+        assert not torch.allclose(found, run(rounded), atol=1e-3), name
