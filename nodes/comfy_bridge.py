@@ -18,7 +18,7 @@ from ..lora_core.errors import LayerGone
 from ..lora_core.injection import Injection
 from ..lora_core.loaded_lora import PlacedAdapter
 from ..lora_core.target_layer import UNET
-from ..lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Weave, WeavePlan, decide, weave
+from ..lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Weave, WeavePlan, decide
 from ..lora_core.weave.policy import LayerCost
 from ..lora_core.weave.woven_layer import Strand, can_act_beside, can_stand_beside, low_rank_rank, strand
 
@@ -226,7 +226,9 @@ class _Woven:
     patcher: ModelPatcher
 
 
-WOVEN_KEPT = 4  # weaves of one model, for the next changes of strength or order
+PLANS_KEPT = 16  # of one model, for the next changes of strength; without their matrices they are small
+PLANS_BYTES = 2 * 1024**3  # bytes that the files of these plans may hold
+MATRICES_KEPT = 2  # plans of one model whose matrices stay woven
 _WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, _Woven]]" = weakref.WeakKeyDictionary()
 _INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
 
@@ -239,13 +241,21 @@ def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], strands: Mapping[
     woven = kept.get(key)
     if woven is None:
         shapes = {path: tuple(patcher.model.get_submodule(path).weight.shape) for path in strands}
-        whole = weave(strands, shapes, files, dtype)
+        whole = Weave(strands, shapes, files, dtype)
         loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
         woven = kept[key] = _Woven(whole, loom_patcher)
     kept.move_to_end(key)
-    while len(kept) > WOVEN_KEPT:
+    while len(kept) > PLANS_KEPT or (len(kept) > 1 and sum(w.weave.size for w in kept.values()) > PLANS_BYTES):
         kept.popitem(last=False)
     return woven
+
+
+def _keep_matrices(model: torch.nn.Module, used: _Woven) -> None:
+    """Let go of the matrices of all plans of a model but the ones used last."""
+    kept = _WOVEN.get(model, OrderedDict())
+    older = [woven for woven in kept.values() if woven is not used and woven.weave.is_built]
+    for woven in older[: max(0, len(older) + 1 - MATRICES_KEPT)]:
+        woven.weave.drop()
 
 
 ON_UNLOAD: list[Callable[[], object]] = []  # what to let go of when the host unloads a model that LoRAs are applied to
@@ -279,13 +289,14 @@ class _Beside:
             # The host forgets to eject a patcher that nobody holds any more.
             weakref.finalize(patcher, injection.detach, owner)
         weave = self._woven.weave
-        weave.to(patcher.load_device)
-        weave.set_strengths(self._strengths)
         modules = dict(patcher.model.named_modules())
-        gone = [path for path in weave.by_path if path not in modules]
+        gone = [path for path in weave.paths if path not in modules]
         if gone:
             raise LayerGone(gone)
-        injection.attach({modules[path]: layer for path, layer in weave.by_path.items()}, owner)
+        weave.set_strengths(self._strengths)
+        _keep_matrices(patcher.model, self._woven)
+        weave.to(patcher.load_device)
+        injection.attach({modules[path]: layer for path, layer in weave.build().items()}, owner)
 
     def eject(self, patcher: ModelPatcher) -> None:
         """Called by the host before weights move, and when the model is unloaded; also for copies never injected."""

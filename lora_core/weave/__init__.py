@@ -2,7 +2,7 @@
 
 from .plan import AUTO, BRANCH, MERGE, MODES, PlannedLora, WeavePlan
 from .policy import Decision, decide
-from .weave import Weave, weave
+from .weave import Weave
 from .woven_layer import WovenLayer
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "WeavePlan",
     "WovenLayer",
     "decide",
-    "weave",
 ]

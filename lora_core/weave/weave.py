@@ -1,4 +1,4 @@
-"""All adapters of a plan that act beside the layers, woven layer by layer."""
+"""All adapters of a plan that act beside the layers, woven layer by layer when they are first needed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,49 +6,63 @@ import torch
 from torch import nn
 
 from ..loaded_lora import LoadedLora
-from .woven_layer import Strand, WovenLayer
+from .woven_layer import Strand, WovenLayer, size_of
 
 
 class Weave(nn.Module):
-    """The woven layers of one model, by the layer's path. Its parameters are what a host has to place and to count."""
+    """The woven layers of one model, by the layer's path. Its parameters are what a host has to place and to count.
 
-    def __init__(self, layers: Mapping[str, WovenLayer], files: Sequence[LoadedLora]) -> None:
+    They are made by `build`, so that the plans of a chain of nodes cost nothing but the last one.
+    """
+
+    def __init__(
+        self,
+        strands: Mapping[str, Sequence[Strand]],
+        shapes: Mapping[str, tuple[int, ...]],
+        files: Sequence[LoadedLora],
+        dtype: torch.dtype,
+    ) -> None:
+        """Plan a weave.
+
+        Args:
+            strands: path of the layer -> its strands.
+            shapes: path -> shape of the layer's weight, [out, in, *kernel].
+            files: those that the strands' numbers count; kept as long as the weave.
+            dtype: in which the model computes.
+        """
         super().__init__()
-        self.layers = nn.ModuleList(layers.values())
-        self.paths = tuple(layers)
+        self._strands = dict(strands)
+        self._shapes = dict(shapes)
+        self._dtype = dtype
         self.files = tuple(files)
+        self.paths = tuple(strands)
+        self.layers = nn.ModuleList()
+
+    def build(self) -> Mapping[str, WovenLayer]:
+        """Path of the layer -> what acts beside it; woven at the first call."""
+        if not self.is_built:
+            woven = [WovenLayer(self._strands[path], self._shapes[path], self._dtype) for path in self.paths]
+            self.layers = nn.ModuleList(woven)
+        layers = (layer for layer in self.layers if isinstance(layer, WovenLayer))
+        return dict(zip(self.paths, layers, strict=True))
 
     @property
-    def by_path(self) -> Mapping[str, WovenLayer]:
-        """Path of the layer -> what acts beside it."""
-        return {
-            path: layer for path, layer in zip(self.paths, self.layers, strict=True) if isinstance(layer, WovenLayer)
-        }
+    def is_built(self) -> bool:
+        """Whether its matrices are made."""
+        return len(self.layers) == len(self.paths)
+
+    def drop(self) -> None:
+        """Let go of the matrices; what is attached to a model goes on with its own."""
+        self.layers = nn.ModuleList()
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """Take over the strength of each file; no weight and no matrix is written."""
         values = torch.tensor(strengths, dtype=torch.float32)
-        for layer in self.by_path.values():
+        for layer in self.build().values():
             layer.set_strengths(values)
 
     @property
     def size(self) -> int:
-        """Bytes of its matrices."""
-        return sum(t.numel() * t.element_size() for t in (*self.parameters(), *self.buffers()))
-
-
-def weave(
-    strands: Mapping[str, Sequence[Strand]],
-    shapes: Mapping[str, tuple[int, ...]],
-    files: Sequence[LoadedLora],
-    dtype: torch.dtype,
-) -> Weave:
-    """Weave the strands of each layer.
-
-    Args:
-        strands: path of the layer -> its strands.
-        shapes: path -> shape of the layer's weight, [out, in, *kernel].
-        files: those that the strands' numbers count.
-        dtype: in which the model computes.
-    """
-    return Weave({path: WovenLayer(group, shapes[path], dtype) for path, group in strands.items()}, files)
+        """Bytes of its matrices, whether they are made yet or not."""
+        numbers = sum(size_of(group, self._shapes[path]) for path, group in self._strands.items())
+        return numbers * self._dtype.itemsize

@@ -39,16 +39,19 @@ def strand(placed: PlacedAdapter, number: int) -> Strand:
 
 def can_stand_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
     """Whether an adapter's change can be added to the module's output instead of its parameters, and cheaply."""
-    plain = isinstance(module, nn.Linear) or _is_plain_convolution(module)
-    if not plain:
+    if not (is_linear(module) or _is_plain_convolution(module)):
         return False
     return isinstance(adapter, FullDelta) if is_bias else _low_rank(adapter) is not None
 
 
 def can_act_beside(adapter: Adapter, module: nn.Module) -> bool:
     """Whether any exact branch exists, at whatever cost: for weights that must not be written."""
-    plain = isinstance(module, nn.Linear) or _is_plain_convolution(module)
-    return plain and not isinstance(adapter, Enlarged)
+    return (is_linear(module) or _is_plain_convolution(module)) and not isinstance(adapter, Enlarged)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a Linear layer: torch's, or a quantised one that only looks and computes like it."""
+    return isinstance(module, nn.Linear) or all(hasattr(module, name) for name in ("in_features", "out_features"))
 
 
 def low_rank_rank(adapter: Adapter) -> int | None:
@@ -184,6 +187,14 @@ class WovenLayer(nn.Module):
         return y
 
 
+def size_of(strands: Sequence[Strand], shape: tuple[int, ...]) -> int:
+    """Numbers in the matrices of a woven layer, without weaving it."""
+    inputs = torch.Size(shape[1:]).numel()
+    ranks = ((low_rank_of(s).up.shape[1], s.rows or (0, shape[0])) for s in strands if isinstance(s.adapter, LowRank))
+    biases = sum(shape[0] for one in strands if one.is_bias)
+    return biases + sum(rank * (inputs + stop - start) for rank, (start, stop) in ranks)
+
+
 def low_rank_of(one: Strand) -> LowRank:
     """The adapter of a strand that is known to be low-rank."""
     assert isinstance(one.adapter, LowRank)
@@ -236,7 +247,7 @@ def _add_other(
     layer: Any = ModuleAsFrozen(module, plain, x)
     if rows is None:
         return y + strength * adapter.branch(x, plain, layer).to(y.dtype)
-    axis = -1 if isinstance(module, nn.Linear) else 1
+    axis = -1 if is_linear(module) else 1
     start, stop = rows
     part = plain.narrow(axis, start, stop - start)
     added = strength * adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
@@ -248,7 +259,7 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
     bias = getattr(module, "bias", None)
     if bias is None:
         return y.clone()
-    return y - bias.to(y).reshape(-1, *[1] * (0 if isinstance(module, nn.Linear) else y.dim() - 2))
+    return y - bias.to(y).reshape(-1, *[1] * (0 if is_linear(module) else y.dim() - 2))
 
 
 def _convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:

@@ -297,7 +297,9 @@ def test_an_example_opens_and_lacks_nothing_but_the_files(
     assert {error["extra_info"]["input_name"] for error in errors} <= CHOICES, errors
 
 
-@pytest.mark.parametrize("node_id", ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect"])
+@pytest.mark.parametrize(
+    "node_id", ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
+)
 def test_the_help_page_is_where_the_page_looks_for_it(page_server: RunningServer, node_id: str) -> None:
     pack = page_server.client.object_info(node_id)[node_id]["python_module"].rpartition(".")[2]
     without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 from lora_pack.lora_core.adapters import Adapter, FullDelta, LowRank
+from lora_pack.lora_core.adapters.magnitude import Magnitude
 from lora_pack.lora_core.adapters.row_order import SwappedHalves
 from lora_pack.lora_core.injection import FORWARD, Injection
 from lora_pack.lora_core.loaded_lora import PlacedAdapter
 from lora_pack.lora_core.name_table import Place
 from lora_pack.lora_core.weave.policy import LayerCost, decide
-from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_stand_beside, strand
+from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_act_beside, can_stand_beside, strand
 from torch import Tensor, nn
 
 OUT, IN = 12, 8
@@ -175,3 +176,32 @@ def test_auto_weighs_the_ranks_against_the_size_of_the_model() -> None:
     assert (few.is_branch, many.is_branch) == (True, False)
     assert "predicted" in few.reason and "predicted" in many.reason
     assert decide(cost(4096), 1, is_quantised=True).is_branch
+
+
+class Int8Linear(nn.Module):
+    """A quantised layer that is no nn.Linear, as hosts have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_features, self.out_features = IN, OUT
+        self.weight = nn.Parameter(torch.randint(-127, 127, (OUT, IN), dtype=torch.int8), requires_grad=False)
+        self.scale_weight = torch.tensor(0.01)
+        self.bias = nn.Parameter(torch.randn(OUT), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.float() * self.scale_weight, self.bias)
+
+
+def test_a_quantised_layer_of_a_class_of_its_own_takes_every_kind_of_adapter() -> None:
+    torch.manual_seed(0)
+    module = Int8Linear()
+    low = low_rank((OUT, IN), 2, 0)
+    dora = Magnitude(low, torch.rand(OUT, 1) + 0.5)
+    assert can_stand_beside(low, module, is_bias=False)
+    assert not can_stand_beside(dora, module, is_bias=False) and can_act_beside(dora, module)
+    woven = WovenLayer([Strand(low, 0, None), Strand(dora, 1, None)], (OUT, IN), torch.float32)
+    woven.set_strengths(torch.tensor([0.5, -1.0]))
+    weight = module.weight.float() * 0.01
+    x = torch.randn(3, IN)
+    changed = weight + 0.5 * low.delta() - dora.delta_of(weight)
+    torch.testing.assert_close(woven(x, module(x), module), nn.functional.linear(x, changed, module.bias))

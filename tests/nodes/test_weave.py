@@ -123,6 +123,18 @@ def test_the_matrices_of_unchanged_files_are_kept_when_a_strength_changes(model:
     assert one.get_additional_models_with_key(WEAVE)[0] is other.get_additional_models_with_key(WEAVE)[0]
 
 
+def test_a_chain_of_nodes_weaves_once_and_not_for_every_node(
+    model: Any, run: Step, style: str, files: list[str]
+) -> None:
+    chain = [model]
+    for name in [style, *files[:3]]:
+        chain.append(_apply(chain[-1], name, 0.5))
+    run(chain[-1])
+    weaves = [patched.get_additional_models_with_key(WEAVE)[0].model for patched in chain[1:]]
+    assert [weave.is_built for weave in weaves] == [False, False, False, True]
+    assert weaves[-1].size == sum(p.numel() * p.element_size() for p in weaves[-1].parameters())
+
+
 def test_two_patched_models_at_different_strengths_do_not_see_each_other(model: Any, run: Step, style: str) -> None:
     one, other = _apply(model, style, 1.0), _apply(model, style, -0.5)
     first = run(one)
