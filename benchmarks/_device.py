@@ -1,5 +1,6 @@
 """The device that the host computes on: seconds of a call, and memory that a piece of work takes, on CPU and CUDA."""
 
+import ctypes
 import gc
 import os
 import platform
@@ -66,10 +67,10 @@ def alternate(sides: Mapping[str, Side], device: torch.device, runs: int) -> dic
     found: dict[str, list[float]] = {name: [] for name in sides}
     calls = 0
     for run in range(runs):
-        for name, side in sides.items() if run % 2 == 0 else reversed(sides.items()):
+        for name, side in list(sides.items())[:: -1 if run % 2 else 1]:
             with side() as call:
-                first = _seconds(call, device, 1)  # warms up, too
-                calls = calls or max(1, min(MOST_CALLS, round(FILL / first)))
+                _seconds(call, device, 1)  # warms up
+                calls = calls or max(1, min(MOST_CALLS, round(FILL / _seconds(call, device, 1))))
                 found[name].append(_seconds(call, device, calls))
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
@@ -84,10 +85,12 @@ def _seconds(call: Call, device: torch.device, calls: int) -> float:
         end.record()
         torch.cuda.synchronize(device)
         return start.elapsed_time(end) / 1000 / calls
-    begin = time.perf_counter()
+    # One thread's own time leaves out what else runs on this machine.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    begin = clock()
     for _ in range(calls):
         call()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def elapsed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -110,6 +113,7 @@ class Memory:
 def memory_of(work: Callable[[], object], undo: Callable[[], object], device: torch.device) -> Memory:
     """What a piece of work takes; what it returns is held until the memory has been read, then `undo` runs."""
     gc.collect()
+    _give_back_freed()
     before = tensor_bytes()
     held = 0.0
 
@@ -131,6 +135,13 @@ def memory_of(work: Callable[[], object], undo: Callable[[], object], device: to
     else:
         peak = measure(observed, undo).peak
     return Memory(peak, held)
+
+
+def _give_back_freed() -> None:
+    """Hand freed memory to the system, where the C library can: what is taken out of it again would not show."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def tensor_bytes() -> int:

@@ -192,7 +192,7 @@ def change_rows(bench: Bench) -> list[Row]:
         sides = loaders(count, with_auto=True)
         found: dict[str, list[_Change]] = {name: [] for name in sides}
         for run in range(bench.runs):
-            for name, loader in sides.items() if run % 2 == 0 else reversed(sides.items()):
+            for name, loader in list(sides.items())[:: -1 if run % 2 else 1]:
                 found[name].append(_change(bench, loader, names))
         medians = {
             name: _Change(*(statistics.median(values) for values in zip(*map(_Change.numbers, changes), strict=True)))
