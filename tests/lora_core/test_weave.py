@@ -196,7 +196,7 @@ def test_a_quantised_layer_of_a_class_of_its_own_takes_every_kind_of_adapter() -
     torch.manual_seed(0)
     module = Int8Linear()
     low = low_rank((OUT, IN), 2, 0)
-    dora = Magnitude(low, torch.rand(OUT, 1) + 0.5)
+    dora = Magnitude(low, torch.rand(OUT, 1) + 0.5, per_input=False)
     assert can_stand_beside(low, module, is_bias=False)
     assert not can_stand_beside(dora, module, is_bias=False) and can_act_beside(dora, module)
     woven = WovenLayer([Strand(low, 0, None), Strand(dora, 1, None)], (OUT, IN), torch.float32)
