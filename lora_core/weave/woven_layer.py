@@ -223,9 +223,7 @@ class ModuleAsFrozen:
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """See FrozenLayer.apply."""
         weight = weight.to(x)
-        return (
-            functional.linear(x, weight) if isinstance(self.module, nn.Linear) else _convolved(self.module, weight, x)
-        )
+        return functional.linear(x, weight) if is_linear(self.module) else _convolved(self.module, weight, x)
 
 
 def dense_weight(module: nn.Module) -> Tensor:
