@@ -153,17 +153,21 @@ class _Modules:
     """The modules that a plan's adapters are for, and how each adapter can act."""
 
     def __init__(self, patcher: ModelPatcher) -> None:
-        self._model: torch.nn.Module = patcher.model
+        self._modules: Mapping[str, torch.nn.Module] = dict(patcher.model.named_modules())
+        self._beside: dict[int, bool] = {}  # id of an adapter that the plan holds -> how it can act
 
     def of(self, placed: PlacedAdapter) -> torch.nn.Module | None:
         """The module of an adapter's layer; None for a parameter that is no layer's."""
-        try:
-            return self._model.get_submodule(placed.place.path)
-        except AttributeError:
-            return None
+        return self._modules.get(placed.place.path)
 
     def beside(self, placed: PlacedAdapter) -> bool:
         """Whether an adapter can act beside its layer: cheaply, or at any cost where the weight is quantised."""
+        known = self._beside.get(id(placed))
+        if known is None:
+            known = self._beside[id(placed)] = self._can_stand(placed)
+        return known
+
+    def _can_stand(self, placed: PlacedAdapter) -> bool:
         module = self.of(placed)
         if module is None:
             return False
@@ -183,7 +187,7 @@ def is_quantised(module: torch.nn.Module) -> bool:
 
 def _decide(patcher: ModelPatcher, plan: WeavePlan, modules: _Modules) -> Decision:
     ranks: dict[str, LayerCost] = {}
-    quantised = False
+    quantised, number_bytes = False, _compute_dtype(patcher).itemsize
     for row in plan.rows:
         for placed in plan.adapters(row):
             module = modules.of(placed)
@@ -193,9 +197,7 @@ def _decide(patcher: ModelPatcher, plan: WeavePlan, modules: _Modules) -> Decisi
             quantised = quantised or is_quantised(module)
             weight: Any = module.weight
             found = ranks.get(placed.place.path)
-            ranks[placed.place.path] = LayerCost(
-                tuple(weight.shape), rank + (found.rank if found else 0), _compute_dtype(patcher).itemsize
-            )
+            ranks[placed.place.path] = LayerCost(tuple(weight.shape), rank + (found.rank if found else 0), number_bytes)
     return decide(ranks.values(), patcher.model_size(), is_quantised=quantised)
 
 
@@ -295,7 +297,7 @@ class _Beside:
             raise LayerGone(gone)
         weave.set_strengths(self._strengths)
         _keep_matrices(patcher.model, self._woven)
-        weave.to(patcher.load_device)
+        weave.place(patcher.load_device)
         injection.attach({modules[path]: layer for path, layer in weave.build().items()}, owner)
 
     def eject(self, patcher: ModelPatcher) -> None:
@@ -306,8 +308,11 @@ class _Beside:
             injection.detach(owner)
 
     def detached(self, patcher: ModelPatcher, unpatch_all: bool = True) -> None:
-        """Called by the host when the model leaves its device, or only makes room for another copy of itself."""
-        self._woven.weave.to(patcher.offload_device)
+        """Called by the host when the model leaves its device, makes room for a copy of itself, or is dropped."""
+        injection = _INJECTIONS.get(patcher.model)
+        if injection is not None and injection.owner is not None:
+            return  # another copy of the model is at work with the same matrices
+        self._woven.weave.place(patcher.offload_device)
         if unpatch_all:
             _WOVEN.pop(patcher.model, None)
 

@@ -55,6 +55,12 @@ class Weave(nn.Module):
         """Let go of the matrices; what is attached to a model goes on with its own."""
         self.layers = nn.ModuleList()
 
+    def place(self, device: torch.device) -> None:
+        """Move the matrices to a device, if they are elsewhere."""
+        here = next((parameter.device for parameter in self.parameters()), device)
+        if here != device:
+            self.to(device)
+
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """Take over the strength of each file; no weight and no matrix is written."""
         values = torch.tensor(strengths, dtype=torch.float32)
