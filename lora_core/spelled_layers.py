@@ -80,6 +80,11 @@ def rows_as_written(spelling: Spelling, layout: ModelLayout) -> Mapping[str, Seq
     return found
 
 
+def whole_rows(layout: ModelLayout) -> Mapping[str, Sequence[Rows]]:
+    """Path -> all of its rows as one run."""
+    return {path: [_whole(target)] for path, target in layout.targets.items()}
+
+
 class _Speller:
     """Collects the tensors and the configuration, layer by layer."""
 
