@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli import adapters
+from .cli import adapters, checkpoints
 from .cli.printing import show, show_error
 from .conversion import convert
 from .errors import LoraError
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--model", type=Path, help="checkpoint or key list of the model that the file is for")
     convert.set_defaults(run=_convert)
     adapters.add_commands(commands)
+    checkpoints.add_commands(commands)
     return parser
 
 

@@ -145,7 +145,7 @@ class AdapterMaker:
         rows: Rows,
         name: str,
         *,
-        matrix: tuple[Factored, Factored] | None,
+        matrix: tuple[Factored, Factored | Tensor] | None,
         vectors: Mapping[str, Tensor],
         rank_before: int = 0,
         kept_energy: float = 1.0,
@@ -156,7 +156,7 @@ class AdapterMaker:
             target: the layer.
             rows: of its output.
             name: for the report.
-            matrix: the change of the weight (to be stored, that was asked for); None where there is none.
+            matrix: the change of the weight (to be stored, that was asked for, perhaps as [out, in]); None for none.
             vectors: role -> change of the bias, or of a weight with one side.
             rank_before: of the change before it was cut.
             kept_energy: share of that change's squared norm that is left, 0..1.
@@ -175,7 +175,7 @@ class AdapterMaker:
                 block=block_of(target),
                 rank=stored.rank,
                 rank_before=rank_before,
-                norm=wanted.norm(),
+                norm=norm_of(wanted),
                 kept_energy=kept_energy,
                 error=distance(stored, wanted),
             )
@@ -228,8 +228,15 @@ def _rounded(delta: Factored, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (delta.up / moved).to(dtype).contiguous(), (delta.down * moved[:, None]).to(dtype).contiguous()
 
 
-def distance(one: Factored, other: Factored) -> float:
-    """|D1 - D2| by dot products, to about 1e-8 of the norms."""
+def norm_of(delta: Factored | Tensor) -> float:
+    """|D|."""
+    return delta.norm() if isinstance(delta, Factored) else math.sqrt(float(delta.double().square().sum()))
+
+
+def distance(one: Factored, other: Factored | Tensor) -> float:
+    """|D1 - D2|; by dot products, to about 1e-8 of the norms, or by subtraction from a matrix."""
+    if isinstance(other, Tensor):
+        return math.sqrt(float((one.dense().to(other.dtype) - other).double().square().sum()))
     return math.sqrt(max(dot(one, one) - 2 * dot(one, other) + dot(other, other), 0.0))
 
 

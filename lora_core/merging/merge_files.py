@@ -13,6 +13,7 @@ from ..errors import BadSetting, NotMergeable
 from ..factoring import NeedsWeight
 from ..factors import concat
 from ..key_dialects.spelling import SPELLINGS
+from ..key_report import KeyNote
 from ..loaded_lora import LoadedLora, load_lora
 from ..lora_file import LoraFile
 from ..model_of_files import model_of
@@ -228,20 +229,35 @@ def _check_patterns(rules: Sequence[LayerStrengths], layers: Sequence[AlignedLay
         raise BadSetting(f"no layer that the files change fits {', '.join(repr(pattern) for pattern in idle)}")
 
 
-def load_sources(sources: Sequence[Source], layout: ModelLayout, what: str) -> list[LoadedLora]:
-    """The files made ready for a model. Raises NotMergeable naming every key that does not fit it."""
+def load_sources(
+    sources: Sequence[Source], layout: ModelLayout, what: str, *, without_parts: bool = False
+) -> list[LoadedLora]:
+    """The files made ready for a model.
+
+    Args:
+        sources: the files.
+        layout: the model.
+        what: is being done to what, for the error.
+        without_parts: whether keys for a part that the model came without may be left aside.
+
+    Raises NotMergeable naming every key that does not fit.
+    """
     table = NameTable(layout)
     loras = [load_lora(source.file, layout, table) for source in sources]
     reasons = [
         f"{source.file.name}: {note}"
         for source, lora in zip(sources, loras, strict=True)
-        for note in [*lora.report.unmatched, *(n for n in lora.report.ignored if n.reason in MISSING_PARTS)]
+        for note in [*lora.report.unmatched, *_of_missing_parts(lora, without_parts)]
     ]
     if reasons:
         raise NotMergeable(what, reasons)
     for lora in loras:
         lora.report.require_any()
     return loras
+
+
+def _of_missing_parts(lora: LoadedLora, without_parts: bool) -> list[KeyNote]:
+    return [] if without_parts else [note for note in lora.report.ignored if note.reason in MISSING_PARTS]
 
 
 def _dialect_of(lora: LoadedLora) -> str:
