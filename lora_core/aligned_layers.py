@@ -31,19 +31,20 @@ class AlignedLayer:
         start, stop = self.rows
         return self.target.path if (start, stop) == _all_rows(self.target) else f"{self.target.path}[{start}:{stop}]"
 
-    @property
-    def is_matrix(self) -> bool:
-        """Whether the weight has factors; a norm's, with one side, has none."""
-        return len(self.target.shape) > 1
-
     def deltas(self, read: ParameterOf | None) -> Mapping[int, Factored]:
         """Source -> its change of the weight, [rows, in * kernel]. Raises NeedsWeight."""
-        found = {number: self._of(placed, WEIGHT) for number, placed in self.changes.items()} if self.is_matrix else {}
+        found = (
+            {number: self._of(placed, WEIGHT) for number, placed in self.changes.items()}
+            if self.target.is_matrix
+            else {}
+        )
         return {number: self._sum(placed, read) for number, placed in found.items() if placed}
 
     def vectors(self, read: ParameterOf | None) -> Mapping[str, Mapping[int, Tensor]]:
-        """Role in a file -> source -> its change of the bias, or of a weight with one side: [rows], float64."""
-        roles = {"diff_bias": BIAS} if self.is_matrix else {"diff_bias": BIAS, "diff": WEIGHT}
+        """Role in a file -> source -> its change of the bias, or of a weight without factors: [rows, ...], float64."""
+        roles = {"diff_bias": BIAS}
+        if not self.target.is_matrix:
+            roles[self.target.whole_role] = WEIGHT
         found: dict[str, dict[int, Tensor]] = {}
         for role, parameter in roles.items():
             for number, placed in self.changes.items():
@@ -67,11 +68,12 @@ class AlignedLayer:
 
     def _added(self, placed: Sequence[PlacedAdapter], read: ParameterOf | None) -> Tensor:
         start, stop = self.rows
-        total = torch.zeros(stop - start, dtype=EXACT)
+        sides = self.target.shape[1:] if placed[0].parameter == WEIGHT else ()
+        total = torch.zeros(stop - start, *sides, dtype=EXACT)
         for one in placed:
             own = one.place.rows or _all_rows(self.target)
             low, high = max(own[0], start), min(own[1], stop)
-            delta = delta_of(one.adapter, _reader(one, own, read)).to(EXACT).reshape(-1)
+            delta = delta_of(one.adapter, _reader(one, own, read)).to(EXACT).reshape(own[1] - own[0], *sides)
             total[low - start : high - start] += delta[low - own[0] : high - own[0]]
         return total
 

@@ -140,8 +140,8 @@ class _Extraction:
         for start, stop in runs if difference.dim() else ():
             vectors = {} if bias is None else {"diff_bias": bias[start:stop]}
             name = layer.base.path if len(runs) == 1 else f"{layer.base.path}[{start}:{stop}]"
-            if difference.dim() == 1:
-                vectors |= self._vector("diff", difference[start:stop])
+            if not layer.base.is_matrix:
+                vectors |= self._vector(layer.base.whole_role, difference[start:stop])
                 self._maker.add(layer.base, (start, stop), name, matrix=None, vectors=vectors)
                 continue
             matrix = difference[start:stop].flatten(1)

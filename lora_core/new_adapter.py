@@ -89,7 +89,9 @@ class NewAdapter:
                 f"{len(ranks)} matrices, rank {min(ranks)} to {max(ranks)}. Relative error {self.error:.2e} in all, "
                 f"{worst.relative_error:.2e} at most ({worst.name})."
             )
-            lines += [f"  {block}: {kept:.4%} of the energy kept" for block, (kept, _) in self.blocks().items()]
+            cut = any(layer.rank < layer.rank_before for layer in self.layers)
+            kept = {block: share for block, (share, _) in self.blocks().items()} if cut else {}
+            lines += [f"  {block}: {share:.4%} of the energy kept" for block, share in kept.items()]
         return [*lines, *(f"Note: {note}." for note in self.notes)]
 
     def as_json(self) -> dict[str, Any]:

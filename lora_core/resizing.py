@@ -39,5 +39,5 @@ def resize(
     """
     if not limits.given and size is None:
         raise BadSetting("say how far to cut: a rank, an energy, an error, a ratio or a size")
-    order = MergeOrder(method="svd", limits=limits, size=size, dialect=dialect, dtype=dtype)
+    order = MergeOrder(method="svd", limits=limits, size=size, dialect=dialect, dtype=dtype, done="resized")
     return merge_files([Source(file)], order, layout, read=read, progress=progress)

@@ -24,7 +24,7 @@ from .given import (
     size_of,
     source,
 )
-from .printing import show
+from .printing import show, show_progress
 
 METHODS_HELP = "Methods:\n" + "\n".join(f"  {name:13} {method.about}" for name, method in METHODS.items())
 
@@ -82,7 +82,7 @@ def _merge(options: argparse.Namespace) -> int:
         dialect=options.to,
         dtype=dtype_of(options),
     )
-    merged = merge_files([source(text) for text in options.files], order, layout, read=read)
+    merged = merge_files([source(text) for text in options.files], order, layout, read=read, progress=show_progress)
     return finish(merged, options)
 
 
@@ -97,13 +97,14 @@ def _resize(options: argparse.Namespace) -> int:
         dialect=options.to,
         dtype=dtype_of(options),
         read=read,
+        progress=show_progress,
     )
     return finish(resized, options)
 
 
 def _similarity(options: argparse.Namespace) -> int:
     layout, read = model_of_options(options)
-    report = similarity([source(text) for text in options.files], layout, read=read)
+    report = similarity([source(text) for text in options.files], layout, read=read, progress=show_progress)
     show(json.dumps(report.as_json(), indent=1) if options.json else "\n".join(report.lines()))
     return 0
 

@@ -12,7 +12,7 @@ from ..extraction import extract
 from ..new_adapter import check_out
 from .adapters import finish
 from .given import Commands, add_limits, add_output, dtype_of, limits_of, source
-from .printing import show
+from .printing import show, show_progress
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,6 +46,7 @@ def _extract(options: argparse.Namespace) -> int:
         dialect=options.to or "kohya",
         dtype=dtype_of(options) or torch.float16,
         cut_noise=options.cut_noise,
+        progress=show_progress,
     )
     return finish(extracted, options)
 
@@ -53,9 +54,9 @@ def _extract(options: argparse.Namespace) -> int:
 def _bake(options: argparse.Namespace) -> int:
     check_out(options.out, replace=options.force)
     baking = Baking(Checkpoint.open(options.checkpoint), [source(text) for text in options.files])
-    report = baking.write(options.out, replace=options.force)
+    report = baking.write(options.out, replace=options.force, progress=show_progress)
     if options.check:
-        report = baking.check(Checkpoint.open(options.out))
+        report = baking.check(Checkpoint.open(options.out), show_progress)
     if options.json:
         show(json.dumps({"file": options.out.name, "checked": options.check, **report.as_json()}, indent=1))
     else:

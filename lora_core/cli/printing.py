@@ -5,6 +5,7 @@ import sys
 
 from ..errors import LoraError
 
+LINE = 79  # characters of a line of progress
 UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -14,6 +15,13 @@ def show(text: str, *, error: bool = False) -> None:
     plain = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     encoding = stream.encoding or "utf-8"
     print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def show_progress(done: int, total: int, name: str) -> None:
+    """Tell how far the work is, on a terminal, in one line that is written over."""
+    if sys.stderr.isatty():
+        line = f"{done}/{total} {name}"[:LINE]
+        print(f"\r{UNPRINTABLE.sub('?', line):{LINE}}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def show_error(error: LoraError) -> None:

@@ -25,6 +25,8 @@ from ..target_layer import ModelLayout, TargetLayer
 from .methods import METHODS, Method
 from .sources import Settings, Sources
 
+BY = {"merged": "merge", "resized": "resize"}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
@@ -57,6 +59,7 @@ class MergeOrder:
     layers: Sequence[LayerStrengths] = ()
     dialect: str | None = None  # to write; None for the first file's
     dtype: torch.dtype | None = None  # to write; None for the files'
+    done: str = "merged"  # what is done to the files, for errors
 
 
 def merge_files(
@@ -102,7 +105,7 @@ class _Merge:
         self._layout = layout
         self._read = read
         self._progress = progress
-        self._what = f"{' and '.join(dict.fromkeys(s.file.name for s in sources))} can't be merged"
+        self._what = f"{' and '.join(dict.fromkeys(s.file.name for s in sources))} can't be {order.done}"
         self._loras = load_sources(sources, layout, self._what)
         self._dialect = order.dialect or _dialect_of(self._loras[0])
         self._dtype = order.dtype or widest(_dtypes(self._loras))
@@ -121,7 +124,7 @@ class _Merge:
             self._progress(number, len(layers), layer.name)
             self._add(maker, layer, limits)
         self._progress(len(layers), len(layers), "")
-        history = {"by": "merge", "sources": self._said_of_sources(), **_said(self._order, self._method)}
+        history = {"by": BY[self._order.done], "sources": self._said_of_sources(), **_said(self._order, self._method)}
         metadata = [source.file.header.metadata for source in self._sources]
         return maker.finish(self._what, metadata, history, self._notes(layers))
 
@@ -209,6 +212,8 @@ def _check(sources: Sequence[Source], order: MergeOrder) -> None:
     method = METHODS[order.method]
     if method.files not in (None, len(sources)):
         raise BadSetting(f"{order.method} merges {method.files} files, and {len(sources)} were given")
+    if "spread" in method.reads:
+        order.settings.check_spread()
     if not method.cuts and (order.limits.given or order.size is not None):
         raise BadSetting(f"{order.method} keeps every rank; use --method svd to cut it")
     if not all(abs(source.strength) < float("inf") for source in sources):

@@ -22,8 +22,13 @@ class Settings:
         """Raises BadSetting for numbers that no method can use."""
         if not 0.0 < self.density <= 1.0:
             raise BadSetting(f"density should be above 0 and at most 1, but is {self.density:g}")
+        if not 0.0 <= self.spread <= 1.0:
+            raise BadSetting(f"spread should be 0 to 1, but is {self.spread:g}")
+
+    def check_spread(self) -> None:
+        """Raise BadSetting where a probability would leave 0..1; for methods that read the spread."""
         low, high = self.density - self.spread / 2, self.density + self.spread / 2
-        if self.spread < 0.0 or (self.spread and (low <= 0.0 or high > 1.0)):
+        if low <= 0.0 or high > 1.0:
             raise BadSetting(f"density -+ spread / 2 should lie in 0..1, but is {low:g} to {high:g}")
 
 

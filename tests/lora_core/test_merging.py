@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_pack.lora_core import open_lora
+from lora_pack.lora_core import list_targets, open_lora
 from lora_pack.lora_core.errors import BadSetting, DifferentFamilies, FileNotWritten, NotMergeable
 from lora_pack.lora_core.merging.merge_files import LayerStrengths, MergeOrder, Source, merge_files
 from lora_pack.lora_core.merging.methods import METHODS
@@ -286,6 +286,28 @@ def test_bad_input_is_refused_with_every_offender(tmp_path: Path) -> None:
         RankLimits(energy=1.5)
     with pytest.raises(NotMergeable, match="no words for diff_bias"):
         merge({write_adapter(tmp_path / "d.safetensors", ALGORITHMS["full difference"]): 1.0}, dialect="diffusers")
+
+
+def test_parameters_that_are_no_layers_weight_are_merged_whole(tmp_path: Path) -> None:
+    """Such as Wan's modulations, which have three sides and yet no down and up."""
+    model = list_targets({"diffusion_model.blocks.0.modulation": (1, 6, 4)})
+    key = "diffusion_model.blocks.0.modulation.diff_m"
+    one, other = normal(1, 6, 4, seed=1), normal(1, 6, 4, seed=2)
+    sources = [
+        Source(open_lora(write_adapter(tmp_path / f"{s}.safetensors", {key: t})), s)
+        for s, t in ((2.0, one), (-1.0, other))
+    ]
+    merged = merge_files(sources, MergeOrder(dialect="comfy"), model)
+    assert merged.tensors.keys() == {key}
+    assert torch.allclose(merged.tensors[key], 2 * one - other)
+    assert_near(
+        deltas(_saved(merged, tmp_path), model), {"diffusion_model.blocks.0.modulation": (2 * one - other).double()}
+    )
+
+
+def _saved(merged: NewAdapter, folder: Path) -> Path:
+    merged.write(folder / "out.safetensors")
+    return folder / "out.safetensors"
 
 
 def test_files_of_two_families_are_not_merged(tmp_path: Path) -> None:
