@@ -171,10 +171,14 @@ class _Extraction:
             self._noisy += rank - above
         kept = found.spectrum.first(rank)
         cut = Factored(kept.up.to(EXACT), kept.down.to(EXACT))
-        squares = values.square()
-        share = float(squares[:rank].sum() / (squares.sum() + found.missing))
         self._maker.add(
-            target, rows, name, matrix=(cut, matrix), vectors=vectors, rank_before=min(shape), kept_energy=share
+            target,
+            rows,
+            name,
+            matrix=(cut, matrix),
+            vectors=vectors,
+            rank_before=min(shape),
+            kept_energy=found.share_of_first(rank),
         )
 
     def _floor(self, layer: _Layer, before: Tensor, difference: Tensor) -> float:

@@ -116,6 +116,9 @@ def _kronecker(adapter: Kronecker, weight: WeightOf | None) -> Factored:
         second = Factored(adapter.w2_a.to(EXACT), adapter.w2_b.to(EXACT))
     first = first.flatten(1) * adapter.scale
     many, runs = first.shape
+    shape = many * second.shape[0], runs * second.shape[1]
+    if min(many, runs) * second.rank > min(shape):
+        return whole(torch.kron(first, second.dense()))
     if many <= runs:
         eye = torch.eye(many, dtype=EXACT)
         return Factored(torch.kron(eye, second.up), torch.kron(first, second.down))
@@ -136,7 +139,10 @@ def _swapped(adapter: SwappedHalves, weight: WeightOf | None) -> Factored:
         return torch.roll(found, found.shape[0] // 2, dims=0)
 
     base = factored(adapter.base, None if weight is None else turned)
-    return Factored(torch.roll(base.up, base.up.shape[0] // 2, dims=0), base.down)
+    half = base.up.shape[0] // 2
+    if base.product is not None:
+        return whole(torch.roll(base.product, half, dims=0))
+    return Factored(torch.roll(base.up, half, dims=0), base.down)
 
 
 def _some_rows(adapter: SomeRows, weight: WeightOf | None) -> Factored:
@@ -167,6 +173,10 @@ class _RowsOf:
 
 def rows_of(delta: Factored, start: int, stop: int) -> Factored:
     """The rows [start, stop) of a delta, without the columns of up that these rows don't use."""
+    if (start, stop) == (0, delta.up.shape[0]):
+        return delta
+    if delta.product is not None:
+        return whole(delta.product[start:stop])
     up = delta.up[start:stop]
     used = up.ne(0).any(dim=0)
     return Factored(up, delta.down) if bool(used.all()) else Factored(up[:, used], delta.down[used])
@@ -176,6 +186,10 @@ def padded(delta: Factored, start: int, out: int) -> Factored:
     """The delta as rows from `start` on of one with `out` rows; the others are 0."""
     if delta.up.shape[0] == out:
         return delta
+    if delta.product is not None:
+        product = delta.product.new_zeros(out, delta.product.shape[1])
+        product[start : start + delta.product.shape[0]] = delta.product
+        return whole(product)
     up = delta.up.new_zeros(out, delta.rank)
     up[start : start + delta.up.shape[0]] = delta.up
     return Factored(up, delta.down)

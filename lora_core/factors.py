@@ -21,6 +21,7 @@ class Factored:
 
     up: Tensor  # [out, rank], float64
     down: Tensor  # [rank, in], float64
+    product: Tensor | None = None  # up @ down, where it was given so; one of the factors is the identity then
 
     @property
     def rank(self) -> int:
@@ -34,11 +35,11 @@ class Factored:
 
     def times(self, factor: float) -> "Factored":
         """factor * delta."""
-        return Factored(self.up * factor, self.down)
+        return Factored(self.up * factor, self.down) if self.product is None else whole(self.product * factor)
 
     def dense(self) -> Tensor:
         """The delta: [out, in]."""
-        return self.up @ self.down
+        return self.up @ self.down if self.product is None else self.product
 
     def norm(self) -> float:
         """Frobenius norm."""
@@ -63,22 +64,24 @@ class Spectrum:
         root = self.values[:rank].sqrt()
         return Factored(self.left[:, :rank] * root, root[:, None] * self.right[:rank])
 
-    def share_of_first(self, rank: int) -> float:
-        """The share of the squared Frobenius norm that is in the first values; 1 where there are none."""
-        squares = self.values.square()
-        return float(squares[:rank].sum() / squares.sum()) if squares.numel() else 1.0
-
 
 def whole(delta: Tensor) -> Factored:
     """A matrix [out, in] as it is: its factor on the smaller side is the identity."""
-    out, inputs = delta.shape
+    matrix = delta.to(EXACT)
+    out, inputs = matrix.shape
     if inputs <= out:
-        return Factored(delta.to(EXACT), torch.eye(inputs, dtype=EXACT))
-    return Factored(torch.eye(out, dtype=EXACT), delta.to(EXACT))
+        return Factored(matrix, torch.eye(inputs, dtype=EXACT), matrix)
+    return Factored(torch.eye(out, dtype=EXACT), matrix, matrix)
 
 
 def dot(one: Factored, other: Factored) -> float:
     """<D1, D2> = sum of (B1^T B2) o (A1 A2^T), which has the ranks for sides, not those of the deltas."""
+    if one.product is not None and other.product is not None:
+        return float((one.product * other.product).sum())
+    if one.product is not None:
+        return float(((one.product @ other.down.T) * other.up).sum())
+    if other.product is not None:
+        return dot(other, one)
     return float(((one.up.T @ other.up) * (one.down @ other.down.T)).sum())
 
 
@@ -87,6 +90,16 @@ def concat(deltas: Sequence[Factored]) -> Factored:
 
     Deltas with one and the same `down`, such as rows that a trainer fused, share it, and their ups add up.
     """
+    if len(deltas) == 1:
+        return deltas[0]
+    if any(delta.product is not None for delta in deltas):
+        total = deltas[0].dense().clone()
+        for delta in deltas[1:]:
+            if delta.product is None:
+                total.addmm_(delta.up, delta.down)
+            else:
+                total.add_(delta.product)
+        return whole(total)
     ups: list[Tensor] = []
     downs: list[Tensor] = []
     for delta in deltas:

@@ -25,6 +25,12 @@ class PartialSpectrum:
     missing: float  # squared Frobenius norm of the matrix without them
     is_whole: bool  # whether these are all
 
+    def share_of_first(self, rank: int) -> float:
+        """The share of the squared Frobenius norm that is in the first values; 1 of a matrix of 0."""
+        squares = self.spectrum.values.double().square()
+        energy = float(squares.sum()) + self.missing
+        return float(squares[:rank].sum()) / energy if energy else 1.0
+
 
 def leading_spectrum(matrix: Tensor, limits: RankLimits, generator: torch.Generator) -> PartialSpectrum:
     """As many singular triples as the limits may keep.

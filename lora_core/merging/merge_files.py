@@ -1,7 +1,7 @@
 """Merges adapter files into one: every layer by its path in the model, whatever the dialects and algorithms are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..aligned_layers import AlignedLayer, ParameterOf, align, why_not_factored
 from ..errors import BadSetting, NotMergeable
 from ..factoring import NeedsWeight
-from ..factors import concat
+from ..factors import Factored, concat
 from ..key_dialects.spelling import SPELLINGS
 from ..key_report import KeyNote
 from ..loaded_lora import LoadedLora, load_lora
@@ -19,12 +19,16 @@ from ..lora_file import LoraFile
 from ..model_of_files import model_of
 from ..name_table import MISSING_PARTS, NameTable
 from ..new_adapter import AdapterMaker, NewAdapter, Progress, no_progress, widest
+from ..randomised_svd import PartialSpectrum, leading_spectrum
 from ..rank_limits import RankLimits, within_size
 from ..spelled_layers import rows_as_written
 from ..target_layer import ModelLayout, TargetLayer
 from .methods import METHODS, Method
 from .sources import Settings, Sources
 
+SKETCH_FROM = 512  # of the smaller side; below that the whole decomposition of a matrix takes less than a second
+SEEN_FOR_SIZE = 256  # ranks of a layer that a size may be spent on, where the layer has no small factors
+FULL_FROM = 64  # of the smaller side; a smaller layer is soon of full rank
 BY = {"merged": "merge", "resized": "resize"}
 
 
@@ -109,6 +113,7 @@ class _Merge:
         self._loras = load_sources(sources, layout, self._what)
         self._dialect = order.dialect or _dialect_of(self._loras[0])
         self._dtype = order.dtype or widest(_dtypes(self._loras))
+        self._full = 0  # large layers that are stored in full rank
         self._short = 0  # layers that have fewer ranks than were asked for
 
     def run(self) -> NewAdapter:
@@ -139,11 +144,13 @@ class _Merge:
         wanted = concat(sources.deltas)
         rank, kept = merged.rank, 1.0
         if self._method.cuts:
-            spectrum = merged.spectrum
-            rank = spectrum.values.numel()
+            found = _leading(merged, limits, sources)
+            values = found.spectrum.values
+            rank = values.numel() if found.is_whole else min(merged.shape)
             self._short += limits.rank is not None and rank < limits.rank
-            merged = spectrum.first(limits.keep(spectrum.values, merged.shape))
-            kept = spectrum.share_of_first(merged.rank)
+            merged = found.spectrum.first(limits.keep(values, merged.shape, found.missing))
+            kept = found.share_of_first(merged.rank)
+        self._full += merged.rank == min(merged.shape) > FULL_FROM
         pair = (merged, wanted)
         maker.add(
             layer.target, layer.rows, layer.name, matrix=pair, vectors=vectors, rank_before=rank, kept_energy=kept
@@ -158,7 +165,9 @@ class _Merge:
             sources = self._sources_of(layer, self._strengths(layer.target))
             if sources is not None:
                 merged = self._method.merge(sources, self._order.settings)
-                spectra.append((merged.spectrum.values, merged.shape))
+                most = min(self._order.limits.rank or SEEN_FOR_SIZE, SEEN_FOR_SIZE)
+                found = _leading(merged, replace(self._order.limits, rank=most), sources)
+                spectra.append((found.spectrum.values, merged.shape))
         return within_size(self._order.limits, spectra, self._order.size, self._dtype.itemsize)
 
     def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> Sources | None:
@@ -201,7 +210,17 @@ class _Merge:
             notes.append("the files have no layer in common, so each one's layers stand beside the other's")
         if self._short:
             notes.append(f"{self._short} layers are of a rank below {self._order.limits.rank} and keep theirs")
+        if self._full:
+            notes.append(f"{self._full} layers are stored in full rank; --method svd with a limit makes them smaller")
         return notes
+
+
+def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialSpectrum:
+    """The singular triples that the limits may keep: all of them by the factors, or, of a large matrix that has no
+    small factors, by a sketch that tells exactly what it leaves out."""
+    if merged.product is None or not limits.given or min(merged.shape) <= SKETCH_FROM:
+        return PartialSpectrum(merged.spectrum, 0.0, is_whole=True)
+    return leading_spectrum(merged.dense(), limits, sources.draw(0, 0))
 
 
 def _check(sources: Sequence[Source], order: MergeOrder) -> None:

@@ -293,21 +293,13 @@ def test_parameters_that_are_no_layers_weight_are_merged_whole(tmp_path: Path) -
     model = list_targets({"diffusion_model.blocks.0.modulation": (1, 6, 4)})
     key = "diffusion_model.blocks.0.modulation.diff_m"
     one, other = normal(1, 6, 4, seed=1), normal(1, 6, 4, seed=2)
-    sources = [
-        Source(open_lora(write_adapter(tmp_path / f"{s}.safetensors", {key: t})), s)
-        for s, t in ((2.0, one), (-1.0, other))
-    ]
+    files = [write_adapter(tmp_path / f"{n}.safetensors", {key: t}) for n, t in enumerate((one, other))]
+    sources = [Source(open_lora(files[0]), 2.0), Source(open_lora(files[1]), -1.0)]
     merged = merge_files(sources, MergeOrder(dialect="comfy"), model)
     assert merged.tensors.keys() == {key}
-    assert torch.allclose(merged.tensors[key], 2 * one - other)
-    assert_near(
-        deltas(_saved(merged, tmp_path), model), {"diffusion_model.blocks.0.modulation": (2 * one - other).double()}
-    )
-
-
-def _saved(merged: NewAdapter, folder: Path) -> Path:
-    merged.write(folder / "out.safetensors")
-    return folder / "out.safetensors"
+    merged.write(tmp_path / "out.safetensors")
+    found = deltas(tmp_path / "out.safetensors", model)
+    assert_near(found, {"diffusion_model.blocks.0.modulation": (2 * one - other).double()})
 
 
 def test_files_of_two_families_are_not_merged(tmp_path: Path) -> None:
