@@ -238,6 +238,17 @@ def test_the_reverse_check_names_what_went_astray(tmp_path: Path) -> None:
         baking.check(Checkpoint.open(out))
 
 
+@pytest.mark.parametrize("before", ["text_encoders.clip_l.transformer.", "cond_stage_model.transformer."])
+@pytest.mark.parametrize("key", [f"text_encoders.clip_l.transformer.{TEXT}", kohya(TEXT, "te")])
+def test_text_encoders_are_baked_whatever_a_checkpoint_calls_them(tmp_path: Path, before: str, key: str) -> None:
+    model = {f"{before}{TEXT}.weight": torch.zeros(16, WIDTH), f"diffusion_model.{PROJ}.weight": torch.zeros(4, 4)}
+    save_file(model, tmp_path / "base.safetensors")
+    a = write_adapter(tmp_path / "a.safetensors", pair(key, (16, WIDTH), 2, 1))
+    bake(tmp_path / "base.safetensors", {a: 2.0}, tmp_path / "out.safetensors")
+    found = load_file(tmp_path / "out.safetensors")[f"{before}{TEXT}.weight"]
+    assert (found - 2 * deltas(a)[f"clip_l.transformer.{TEXT}.weight"]).abs().max() < 1e-5
+
+
 def test_an_interrupted_bake_leaves_nothing(tmp_path: Path) -> None:
     base, a = checkpoint(tmp_path / "base.safetensors"), lora_file(tmp_path / "a.safetensors", 1)
     baking = Baking(Checkpoint.open(base), [Source(open_lora(a))])
