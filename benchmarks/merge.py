@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ._host import start_host
 from ._measure import Row, arguments, measure, median_cost, write_rows
 
 RUNS = 3
@@ -23,6 +24,7 @@ KEY_LIST = "sdxl_kohya_lora_sdscripts"
 def main() -> None:
     """Run all cases and write their rows."""
     options = arguments(__doc__ or "", RUNS)
+    print(f"host: {start_host()}", flush=True)  # PEFT needs the parts of torchvision that the host brings
     torch.set_num_threads(1)
     rows: list[Row] = []
     for out, inputs, rank in LAYERS:
@@ -41,9 +43,8 @@ def _random(*shape: int, seed: int) -> Tensor:
 
 
 def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
+    from lora_pack.lora_core.factors import Factored, concat
     from peft import LoraConfig, get_peft_model
-
-    from lora_core.factors import Factored, concat
 
     base = nn.Sequential()
     base.add_module("proj", nn.Linear(inputs, out, bias=False))
@@ -71,8 +72,8 @@ def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
 
 
 def _extract_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
-    from lora_core.randomised_svd import leading_spectrum
-    from lora_core.rank_limits import RankLimits
+    from lora_pack.lora_core.randomised_svd import leading_spectrum
+    from lora_pack.lora_core.rank_limits import RankLimits
 
     smaller = min(out, inputs)
     left, right = (
@@ -108,10 +109,10 @@ def _ratio(excess: dict[str, float]) -> float:
 
 
 def _file_rows(runs: int) -> list[Row]:
-    from lora_core import open_lora
-    from lora_core.merging.merge_files import MergeOrder, Source, merge_files
-    from lora_core.rank_limits import RankLimits
-    from lora_core.resizing import resize
+    from lora_pack.lora_core import open_lora
+    from lora_pack.lora_core.merging.merge_files import MergeOrder, Source, merge_files
+    from lora_pack.lora_core.rank_limits import RankLimits
+    from lora_pack.lora_core.resizing import resize
 
     with tempfile.TemporaryDirectory() as folder:
         files = [_written(Path(folder) / f"{seed}.safetensors", seed) for seed in (1, 2)]
