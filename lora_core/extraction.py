@@ -22,6 +22,7 @@ from .target_layer import ModelLayout, TargetLayer
 
 # Root mean square of the rounding of one number, as a share of it. Measured on normal weights.
 ROUNDING = {torch.bfloat16: 0.0017, torch.float16: 0.0017 / 8, torch.float8_e4m3fn: 0.027, torch.float8_e5m2: 0.054}
+LARGEST = 1e15  # in a difference; the squares of larger ones leave float32
 MARGIN = 1.05  # over the largest singular value of even noise, which is so large only for sides without end
 
 
@@ -134,8 +135,8 @@ class _Extraction:
         before = self._base.value(base, layer.base.weight_name)
         difference = self._tuned.value(tuned, layer.tuned.weight_name) - before
         bias = self._bias(layer, base, tuned)
-        if not bool(difference.isfinite().all()):
-            self._bad.append(f"'{layer.tuned.weight_name}' (NaN or infinite numbers)")
+        if not bool((difference.abs() <= LARGEST).all()):
+            self._bad.append(f"'{layer.tuned.weight_name}' (NaN, or a difference beyond {LARGEST:g})")
             return
         for start, stop in runs if difference.dim() else ():
             vectors = {} if bias is None else {"diff_bias": bias[start:stop]}

@@ -13,6 +13,7 @@ DENSE_FROM = (
     0.75  # of the smaller side: with more columns than that, the whole matrix is the smaller problem (measured)
 )
 EXACT = torch.float64
+LARGEST = 1e100  # no number of a delta is larger: its square would leave float64 when a few thousand are summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,13 @@ class Factored:
     def dense(self) -> Tensor:
         """The delta: [out, in]."""
         return self.up @ self.down if self.product is None else self.product
+
+    def is_in_range(self) -> bool:
+        """Whether its numbers, and the squares of its norms, are finite."""
+        if not self.rank:
+            return True
+        up, down = float(self.up.abs().max()), float(self.down.abs().max())
+        return up <= LARGEST and down <= LARGEST and up * down <= LARGEST  # False for NaN
 
     def norm(self) -> float:
         """Frobenius norm."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..aligned_layers import AlignedLayer, ParameterOf, align, why_not_factored
 from ..errors import BadSetting, NotMergeable
 from ..factoring import NeedsWeight
-from ..factors import Factored, concat
+from ..factors import LARGEST, Factored, concat
 from ..key_dialects.spelling import SPELLINGS
 from ..key_report import KeyNote
 from ..loaded_lora import LoadedLora, load_lora
@@ -178,6 +178,8 @@ class _Merge:
         used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items() if strengths[n] != 0.0]
         if not used:
             return None
+        if not all(delta.is_in_range() for delta, _ in used):
+            raise NotMergeable(self._what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
         return Sources([delta for delta, _ in used], [strength for _, strength in used], layer.name)
 
     def _vectors(self, layer: AlignedLayer) -> Mapping[str, Mapping[int, Tensor]]:

@@ -12,7 +12,7 @@ from ..aligned_layers import ParameterOf, align, why_not_factored
 from ..decompositions import svd
 from ..errors import NotMergeable
 from ..factoring import NeedsWeight
-from ..factors import Factored, concat, dot
+from ..factors import LARGEST, Factored, concat, dot
 from ..model_of_files import model_of
 from ..new_adapter import Progress, block_of, no_progress
 from ..spelled_layers import whole_rows
@@ -163,6 +163,8 @@ def similarity(
             deltas = {n: delta.times(sources[n].strength) for n, delta in layer.deltas(read).items()}
         except NeedsWeight as reason:
             raise NotMergeable(what, [f"'{layer.name}' ({reason})"]) from None
+        if not all(delta.is_in_range() for delta in deltas.values()):
+            raise NotMergeable(what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
         if deltas:
             found.append(_likeness(layer.name, block_of(layer.target), deltas))
     return Likeness(files=files, strengths=[source.strength for source in sources], layers=found)
