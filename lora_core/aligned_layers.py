@@ -1,6 +1,6 @@
 """Lays the adapters of several files over each other: which rows of which layer each file changes, and by what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,13 +31,12 @@ class AlignedLayer:
         start, stop = self.rows
         return self.target.path if (start, stop) == _all_rows(self.target) else f"{self.target.path}[{start}:{stop}]"
 
-    def deltas(self, read: ParameterOf | None) -> Mapping[int, Factored]:
-        """Source -> its change of the weight, [rows, in * kernel]. Raises NeedsWeight."""
-        found = (
-            {number: self._of(placed, WEIGHT) for number, placed in self.changes.items()}
-            if self.target.is_matrix
-            else {}
-        )
+    def deltas(self, read: ParameterOf | None, sources: Collection[int] | None = None) -> Mapping[int, Factored]:
+        """Source -> its change of the weight, [rows, in * kernel]; of the given sources alone. Raises NeedsWeight."""
+        if not self.target.is_matrix:
+            return {}
+        wanted = self.changes.keys() if sources is None else self.changes.keys() & set(sources)
+        found = {number: self._of(self.changes[number], WEIGHT) for number in sorted(wanted)}
         return {number: self._sum(placed, read) for number, placed in found.items() if placed}
 
     def vectors(self, read: ParameterOf | None) -> Mapping[str, Mapping[int, Tensor]]:

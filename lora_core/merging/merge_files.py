@@ -11,7 +11,7 @@ from torch import Tensor
 from ..aligned_layers import AlignedLayer, ParameterOf, align, why_not_factored
 from ..errors import BadSetting, NotMergeable
 from ..factoring import NeedsWeight
-from ..factors import LARGEST, Factored, concat
+from ..factors import EXACT, LARGEST, Factored, Spectrum, concat
 from ..key_dialects.spelling import SPELLINGS
 from ..key_report import KeyNote
 from ..loaded_lora import LoadedLora, load_lora
@@ -172,10 +172,10 @@ class _Merge:
 
     def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> Sources | None:
         try:
-            deltas = layer.deltas(self._read)
+            deltas = layer.deltas(self._read, [n for n, strength in enumerate(strengths) if strength])
         except NeedsWeight as reason:
             raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
-        used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items() if strengths[n] != 0.0]
+        used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items()]
         if not used:
             return None
         if not all(delta.is_in_range() for delta, _ in used):
@@ -222,7 +222,11 @@ def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialS
     small factors, by a sketch that tells exactly what it leaves out."""
     if merged.product is None or not limits.given or min(merged.shape) <= SKETCH_FROM:
         return PartialSpectrum(merged.spectrum, 0.0, is_whole=True)
-    return leading_spectrum(merged.dense(), limits, sources.draw(0, 0))
+    found = leading_spectrum(merged.dense().float(), limits, sources.draw(0, 0))
+    spectrum = Spectrum(
+        *(part.to(EXACT) for part in (found.spectrum.left, found.spectrum.values, found.spectrum.right))
+    )
+    return replace(found, spectrum=spectrum)
 
 
 def _check(sources: Sequence[Source], order: MergeOrder) -> None:

@@ -288,6 +288,28 @@ def test_bad_input_is_refused_with_every_offender(tmp_path: Path) -> None:
         merge({write_adapter(tmp_path / "d.safetensors", ALGORITHMS["full difference"]): 1.0}, dialect="diffusers")
 
 
+def test_a_large_layer_without_small_factors_is_sketched_and_its_error_told(tmp_path: Path) -> None:
+    width = 560
+    model = list_targets({"diffusion_model.double_blocks.0.img_attn.proj.weight": (width, width)})
+    signal = normal(width, 3, seed=1) @ normal(3, width, seed=2)
+    difference = signal + 0.1 * normal(width, width, seed=3)
+    a = write_adapter(tmp_path / "a.safetensors", {f"{kohya(PROJ)}.diff": difference})
+    for order in (
+        MergeOrder(method="svd", limits=RankLimits(rank=3)),
+        MergeOrder(method="svd", size=4 * 3 * 2 * width),
+    ):
+        merged = merge_files([Source(open_lora(a), -2.0)], order, model)
+        merged.write(tmp_path / "out.safetensors", replace=True)
+        (found,) = deltas(tmp_path / "out.safetensors", model).values()
+        wanted = -2.0 * difference.double()
+        u, s, v = torch.linalg.svd(wanted)
+        (layer,) = merged.layers
+        assert layer.rank == 3
+        assert (found - (u[:, :3] * s[:3]) @ v[:3]).norm() < 1e-3 * wanted.norm()
+        assert abs(float((found - wanted).norm() / wanted.norm()) - layer.relative_error) < 1e-6
+        assert abs(float(s[:3].square().sum() / s.square().sum()) - layer.kept_energy) < 1e-6
+
+
 def test_parameters_that_are_no_layers_weight_are_merged_whole(tmp_path: Path) -> None:
     """Such as Wan's modulations, which have three sides and yet no down and up."""
     model = list_targets({"diffusion_model.blocks.0.modulation": (1, 6, 4)})
