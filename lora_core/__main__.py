@@ -1,13 +1,14 @@
-"""The command line: `python -m lora_core inspect|convert ...`; see --help of each."""
+"""The command line: `python -m lora_core inspect|convert|merge|...`; see --help of each."""
 
 import argparse
 import hashlib
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from .cli import adapters, checkpoints
+from .cli.printing import show, show_error
 from .conversion import convert
 from .errors import LoraError
 from .file_hashes import FileHashes, hash_file
@@ -17,7 +18,6 @@ from .lora_file import open_lora
 from .metadata import read_about
 
 BAD_INPUT = 2  # exit status
-UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options)
     except LoraError as error:
-        _show(" ".join(str(error).split()), error=True)
+        show_error(error)
         return BAD_INPUT
     except BrokenPipeError:
         return 0
@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=sorted(SPELLINGS), required=True, help="dialect to write")
     convert.add_argument("--model", type=Path, help="checkpoint or key list of the model that the file is for")
     convert.set_defaults(run=_convert)
+    adapters.add_commands(commands)
+    checkpoints.add_commands(commands)
     return parser
 
 
@@ -69,7 +71,7 @@ def _inspect(options: argparse.Namespace) -> int:
             account["hashes"] = hashes.as_json(file.header.metadata)
         print(json.dumps(account, indent=1))  # ASCII: names may hold halves of characters, which no output takes
     else:
-        _show(report.text([*about.lines(), *(hashes.lines(file.header.metadata) if hashes else ())]))
+        show(report.text([*about.lines(), *(hashes.lines(file.header.metadata) if hashes else ())]))
     return 0
 
 
@@ -77,25 +79,17 @@ def _convert(options: argparse.Namespace) -> int:
     layout = read_layout(options.model) if options.model else None
     converted = convert(open_lora(options.file), options.to, layout)
     converted.write(options.out)
-    _show(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
+    show(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
     for note in converted.notes:
-        _show(f"Note: {note}.")
+        show(f"Note: {note}.")
     for dropped in converted.dropped:
-        _show(f"Left out: {dropped}")
+        show(f"Left out: {dropped}")
     return 0
 
 
 def _sha256(path: Path, hashes: FileHashes | None) -> str:
     """Of the file; a key list, which has no tensors to hash, is small."""
     return hashes.sha256 if hashes else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _show(text: str, *, error: bool = False) -> None:
-    """Print what may come from a hostile file: control characters, which a terminal obeys, are spelled out."""
-    stream = sys.stderr if error else sys.stdout
-    plain = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    encoding = stream.encoding or "utf-8"
-    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 if __name__ == "__main__":

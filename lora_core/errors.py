@@ -6,12 +6,15 @@ LoraError
 |   |-- PickleRefused      it is a pickle, which is never opened
 |   |-- FileDamaged        it is empty, cut off, or no safetensors file
 |   |-- NotAnAdapter       it is a good file of another kind
-|   `-- FileNotWritten     a file could not be written
+|   `-- FileNotWritten     a file could not be written, or stands there already
 |-- NoLayerReached         no key of the file fits a layer of the model
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
 |-- LayerGone              a layer that adapters stand beside is no longer in the model
 |-- NotConvertible         some layers can't be said in another dialect
+|-- DifferentFamilies      files to be put together were made for different model families
+|-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
+|-- BadSetting             a number or name that was given makes no sense
 `-- StackError             a LoRA stack has rows that can't be read
 """
 
@@ -119,6 +122,28 @@ class NotConvertible(LoraError):
         self.file = file
         self.reasons = tuple(reasons)
         super().__init__(f"{file} can't be converted: {listed(self.reasons)}. Nothing was written.")
+
+
+class DifferentFamilies(LoraError):
+    """Files to be put together were made for different families of models; names each file with its family."""
+
+    def __init__(self, families: Sequence[tuple[str, str]]) -> None:
+        self.families = tuple(families)
+        each = listed([f"{file} is for {family}" for file, family in self.families])
+        super().__init__(f"The files were made for different models: {each}. Nothing was written.")
+
+
+class NotMergeable(LoraError):
+    """Some layers can't be worked on as asked; lists all of them. Nothing was written."""
+
+    def __init__(self, what: str, reasons: Sequence[str]) -> None:
+        self.what = what
+        self.reasons = tuple(reasons)
+        super().__init__(f"{what}: {listed(self.reasons)}. Nothing was written.")
+
+
+class BadSetting(LoraError):
+    """A number or a name that was given makes no sense; says what would."""
 
 
 class StackError(LoraError):

@@ -79,9 +79,10 @@ class NameTable:
         paths: dict[str, str] = {}
         for path, target in self._layout.targets.items():
             if target.part != UNET:
-                paths[path] = path
+                own = f"{target.part}.transformer.{target.inner}"  # as hosts call it, also where a checkpoint does not
+                paths[path] = paths[own] = path
                 if target.part not in CLIPS:
-                    paths.setdefault(path.partition(DOTS)[2], path)
+                    paths.setdefault(own.partition(DOTS)[2], path)
         return paths
 
     def _missing_part(self, prefix: Prefix, parts: Sequence[str], name: str) -> str | None:

@@ -10,7 +10,7 @@ UNET = "unet"
 
 # Prefixes that hosts and checkpoint files put before the paths of a part, longest first. "" stands for a bare denoiser.
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
-TEXT_ENCODER = re.compile(r"^(?P<prefix>(?P<name>\w+)\.transformer\.)(?P<inner>.+)$")
+TEXT_ENCODER = re.compile(r"^(?P<prefix>(?:text_encoders\.)?(?P<name>\w+)\.transformer\.)(?P<inner>.+)$")
 CHECKPOINT_TEXT_ENCODERS: Mapping[str, str] = {
     "cond_stage_model.transformer.": "clip_l",
     "conditioner.embedders.0.transformer.": "clip_l",
@@ -45,6 +45,16 @@ class TargetLayer:
     def weight_name(self) -> str:
         """The weight's name in the host's model."""
         return self.path + self.weight_end
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is the weight of a linear layer, an embedding or a convolution: what has down and up factors."""
+        return len(self.shape) > 1 and bool(self.weight_end)
+
+    @property
+    def whole_role(self) -> str:
+        """The role under which a file stores a change of the weight whole."""
+        return "diff" if self.weight_end else "diff_m"
 
     @property
     def bias_name(self) -> str:

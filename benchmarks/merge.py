@@ -1,0 +1,150 @@
+"""Merging, resizing and extracting against PEFT and against the way that other packs do it, each with its error.
+
+One layer: two LoRAs to their own rank by PEFT's add_weighted_adapter("svd"), a dense decomposition; the difference of
+two checkpoints by torch.svd_lowrank with the settings of KJNodes (columns = rank, 7 steps). Whole file: all layers of
+SDXL, from the open files to the tensors of the new one; nobody else does that exactly, so there is no peer.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ._host import start_host
+from ._measure import Row, arguments, measure, median_cost, write_rows
+
+RUNS = 3
+LAYERS = ((640, 640, 16), (1280, 1280, 32), (3072, 3072, 32))  # out, in, rank of each of two LoRAs
+EXTRACTED = ((1280, 1280, 32), (3072, 3072, 64))  # out, in, rank
+KEY_LIST = "sdxl_kohya_lora_sdscripts"
+
+
+def main() -> None:
+    """Run all cases and write their rows."""
+    options = arguments(__doc__ or "", RUNS)
+    print(f"host: {start_host()}", flush=True)  # PEFT needs the parts of torchvision that the host brings
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for out, inputs, rank in LAYERS:
+        if options.only in "merge layer":
+            rows += _layer_rows(out, inputs, rank, options.runs)
+    for out, inputs, rank in EXTRACTED:
+        if options.only in "extract":
+            rows += _extract_rows(out, inputs, rank, options.runs)
+    if options.only in "file":
+        rows += _file_rows(options.runs)
+    write_rows(options.json, rows)
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
+    from lora_pack.lora_core.factors import Factored, concat
+    from peft import LoraConfig, get_peft_model
+
+    base = nn.Sequential()
+    base.add_module("proj", nn.Linear(inputs, out, bias=False))
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=["proj"], init_lora_weights=False)
+    model = get_peft_model(base, config, adapter_name="0")
+    model.add_adapter("1", config)
+    layer = model.base_model.model.proj
+    pairs = [(layer.lora_B[n].weight.detach(), layer.lora_A[n].weight.detach()) for n in "01"]
+
+    def ours() -> Tensor:
+        merged = concat([Factored(up.double(), down.double()) for up, down in pairs])
+        return merged.spectrum.first(rank).up
+
+    def peers() -> object:
+        model.add_weighted_adapter(["0", "1"], [1.0, 1.0], "merged", combination_type="svd", svd_rank=rank)
+        return None
+
+    def undo() -> None:
+        model.delete_adapter("merged")
+
+    own = median_cost([measure(ours) for _ in range(runs)])
+    peer = median_cost([measure(peers, undo) for _ in range(runs)])
+    case = f"merge layer {out}x{inputs}, two of rank {rank} to rank {rank}, time"
+    return [Row(case, own.seconds, peer.seconds, "PEFT svd", peer.seconds / own.seconds, "s")]
+
+
+def _extract_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
+    from lora_pack.lora_core.randomised_svd import leading_spectrum
+    from lora_pack.lora_core.rank_limits import RankLimits
+
+    smaller = min(out, inputs)
+    left, right = (
+        torch.linalg.qr(_random(out, smaller, seed=1))[0],
+        torch.linalg.qr(_random(inputs, smaller, seed=2))[0],
+    )
+    values = torch.arange(1, smaller + 1).float().pow(-0.7)
+    matrix = (left * values) @ right.T
+    best = float(values[rank:].square().sum().sqrt())
+    found: dict[str, Tensor] = {}
+
+    def ours() -> None:
+        kept = leading_spectrum(matrix, RankLimits(rank=rank), torch.Generator().manual_seed(0)).spectrum.first(rank)
+        found["ours"] = kept.up @ kept.down
+
+    def peers() -> None:
+        u, s, v = torch.svd_lowrank(matrix, q=rank, niter=7)
+        found["peer"] = (u * s) @ v.T
+
+    name = "torch.svd_lowrank, KJNodes' settings"
+    own = median_cost([measure(ours) for _ in range(runs)])
+    peer = median_cost([measure(peers) for _ in range(runs)])
+    case = f"extract {out}x{inputs} to rank {rank}"
+    excess = {side: float((matrix - kept).norm()) / best - 1 for side, kept in found.items()}
+    return [
+        Row(f"{case}, time", own.seconds, peer.seconds, name, peer.seconds / own.seconds, "s"),
+        Row(f"{case}, error", 1 + excess["ours"], 1 + excess["peer"], name, _ratio(excess), "of the least there is"),
+    ]
+
+
+def _ratio(excess: dict[str, float]) -> float:
+    return (1 + excess["peer"]) / (1 + excess["ours"])
+
+
+def _file_rows(runs: int) -> list[Row]:
+    from lora_pack.lora_core import open_lora
+    from lora_pack.lora_core.merging.merge_files import MergeOrder, Source, merge_files
+    from lora_pack.lora_core.rank_limits import RankLimits
+    from lora_pack.lora_core.resizing import resize
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [_written(Path(folder) / f"{seed}.safetensors", seed) for seed in (1, 2)]
+        opened = [open_lora(path) for path in files]
+        sources = [Source(file, 0.8) for file in opened]
+        limits = RankLimits(rank=8)
+        works = {
+            "merge file, concat": lambda: merge_files(sources, MergeOrder()),
+            "merge file, svd": lambda: merge_files(sources, MergeOrder(method="svd", limits=limits)),
+            "merge file, ties": lambda: merge_files(sources, MergeOrder(method="ties")),
+            "resize file": lambda: resize(opened[0], RankLimits(energy=0.9)),
+        }
+        rows: list[Row] = []
+        for name, work in works.items():
+            cost = median_cost([measure(work) for _ in range(runs)])
+            rows.append(Row(f"{name}: SDXL, 986 layers of rank 8, time", cost.seconds, None, "", None, "s"))
+        return rows
+
+
+def _written(path: Path, seed: int) -> Path:
+    import gzip
+
+    from safetensors.torch import save_file
+
+    text = gzip.decompress((Path(__file__).parents[1] / f"tests/key_lists/{KEY_LIST}.json.gz").read_bytes())
+    tensors = {
+        key: torch.tensor(4.0) if key.endswith("alpha") else (_random(*shape, seed=seed + n) * 0.02).half()
+        for n, (key, (_, shape)) in enumerate(json.loads(text).items())
+    }
+    save_file(tensors, path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of `python -m lora_core`, a few to a file; each file adds its own to the parser."""

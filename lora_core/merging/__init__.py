@@ -1,0 +1,1 @@
+"""Merges adapters: the methods one file per family, and the merge of whole files."""

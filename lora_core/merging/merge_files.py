@@ -1,0 +1,314 @@
+"""Merges adapter files into one: every layer by its path in the model, whatever the dialects and algorithms are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..aligned_layers import AlignedLayer, ParameterOf, align, why_not_factored
+from ..errors import BadSetting, NotMergeable
+from ..factoring import NeedsWeight
+from ..factors import EXACT, LARGEST, Factored, Spectrum, concat
+from ..key_dialects.spelling import SPELLINGS
+from ..key_report import KeyNote
+from ..loaded_lora import LoadedLora, load_lora
+from ..lora_file import LoraFile
+from ..model_of_files import model_of
+from ..name_table import MISSING_PARTS, NameTable
+from ..new_adapter import AdapterMaker, NewAdapter, Progress, no_progress, widest
+from ..randomised_svd import PartialSpectrum, leading_spectrum
+from ..rank_limits import RankLimits, within_size
+from ..spelled_layers import rows_as_written
+from ..target_layer import ModelLayout, TargetLayer
+from .methods import METHODS, Method
+from .sources import Settings, Sources
+
+SKETCH_FROM = 512  # of the smaller side; below that the whole decomposition of a matrix takes less than a second
+SEEN_FOR_SIZE = 256  # ranks of a layer that a size may be spent on, where the layer has no small factors
+FULL_FROM = 64  # of the smaller side; a smaller layer is soon of full rank
+BY = {"merged": "merge", "resized": "resize"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """One file to merge, and how strong."""
+
+    file: LoraFile
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStrengths:
+    """Strengths of some layers, multiplied with those of the files."""
+
+    pattern: str  # of the layers' paths in the model, with * and ? as in file names
+    factors: tuple[float, ...]  # one for each file, or one for all
+
+    def fits(self, target: TargetLayer) -> bool:
+        """Whether a layer is meant."""
+        return fnmatchcase(target.path, self.pattern) or fnmatchcase(target.inner, self.pattern)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MergeOrder:
+    """How to merge."""
+
+    method: str = "concat"
+    settings: Settings = field(default_factory=Settings)
+    limits: RankLimits = field(default_factory=RankLimits)
+    size: int | None = None  # bytes for the matrices of the file
+    layers: Sequence[LayerStrengths] = ()
+    dialect: str | None = None  # to write; None for the first file's
+    dtype: torch.dtype | None = None  # to write; None for the files'
+    done: str = "merged"  # what is done to the files, for errors
+
+
+def merge_files(
+    sources: Sequence[Source],
+    order: MergeOrder,
+    layout: ModelLayout | None = None,
+    *,
+    read: ParameterOf | None = None,
+    progress: Progress = no_progress,
+) -> NewAdapter:
+    """Merge adapter files.
+
+    Args:
+        sources: one file or more.
+        order: how.
+        layout: the model they are for; None to take the released model that fits best.
+        read: the model's parameters, for DoRA and other changes that depend on the weight.
+        progress: is told of every layer.
+
+    Raises:
+        BadSetting: the order makes no sense.
+        DifferentFamilies, FamilyMismatch: the files are for different models.
+        NotMergeable: keys that fit nothing, NaN, or changes that depend on weights that are not at hand; lists all.
+    """
+    _check(sources, order)
+    return _Merge(sources, order, model_of([source.file for source in sources], layout), read, progress).run()
+
+
+class _Merge:
+    """One merge under way."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        order: MergeOrder,
+        layout: ModelLayout,
+        read: ParameterOf | None,
+        progress: Progress,
+    ) -> None:
+        self._sources = sources
+        self._order = order
+        self._method = METHODS[order.method]
+        self._layout = layout
+        self._read = read
+        self._progress = progress
+        self._what = f"{' and '.join(dict.fromkeys(s.file.name for s in sources))} can't be {order.done}"
+        self._loras = load_sources(sources, layout, self._what)
+        self._dialect = order.dialect or _dialect_of(self._loras[0])
+        self._dtype = order.dtype or widest(_dtypes(self._loras))
+        self._full = 0  # large layers that are stored in full rank
+        self._short = 0  # layers that have fewer ranks than were asked for
+
+    def run(self) -> NewAdapter:
+        maker = AdapterMaker(self._layout, self._dialect, self._dtype)
+        rows = rows_as_written(SPELLINGS[self._dialect], self._layout)
+        layers = align(self._loras, self._layout.targets, rows)
+        reasons = why_not_factored(layers, self._names(), has_weights=self._read is not None)
+        if reasons:
+            raise NotMergeable(self._what, [*reasons, "give the checkpoint with --model, or leave these files out"])
+        _check_patterns(self._order.layers, layers)
+        limits = self._limits(layers)
+        for number, layer in enumerate(layers):
+            self._progress(number, len(layers), layer.name)
+            self._add(maker, layer, limits)
+        self._progress(len(layers), len(layers), "")
+        history = {"by": BY[self._order.done], "sources": self._said_of_sources(), **_said(self._order, self._method)}
+        metadata = [source.file.header.metadata for source in self._sources]
+        return maker.finish(self._what, metadata, history, self._notes(layers))
+
+    def _add(self, maker: AdapterMaker, layer: AlignedLayer, limits: RankLimits) -> None:
+        strengths = self._strengths(layer.target)
+        vectors = {role: _weighted(changes, strengths) for role, changes in self._vectors(layer).items() if changes}
+        sources = self._sources_of(layer, strengths)
+        if sources is None:
+            maker.add(layer.target, layer.rows, layer.name, matrix=None, vectors=vectors)
+            return
+        merged = self._method.merge(sources, self._order.settings)
+        wanted = concat(sources.deltas)
+        rank, kept = merged.rank, 1.0
+        if self._method.cuts:
+            found = _leading(merged, limits, sources)
+            values = found.spectrum.values
+            rank = values.numel() if found.is_whole else min(merged.shape)
+            self._short += limits.rank is not None and rank < limits.rank
+            merged = found.spectrum.first(limits.keep(values, merged.shape, found.missing))
+            kept = found.share_of_first(merged.rank)
+        self._full += merged.rank == min(merged.shape) > FULL_FROM
+        pair = (merged, wanted)
+        maker.add(
+            layer.target, layer.rows, layer.name, matrix=pair, vectors=vectors, rank_before=rank, kept_energy=kept
+        )
+
+    def _limits(self, layers: Sequence[AlignedLayer]) -> RankLimits:
+        """The order's limits, with the one that a size for the whole file makes: all spectra are looked at first."""
+        if self._order.size is None:
+            return self._order.limits
+        spectra: list[tuple[Tensor, tuple[int, int]]] = []
+        for layer in layers:
+            sources = self._sources_of(layer, self._strengths(layer.target))
+            if sources is not None:
+                merged = self._method.merge(sources, self._order.settings)
+                most = min(self._order.limits.rank or SEEN_FOR_SIZE, SEEN_FOR_SIZE)
+                found = _leading(merged, replace(self._order.limits, rank=most), sources)
+                spectra.append((found.spectrum.values, merged.shape))
+        return within_size(self._order.limits, spectra, self._order.size, self._dtype.itemsize)
+
+    def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> Sources | None:
+        try:
+            deltas = layer.deltas(self._read, [n for n, strength in enumerate(strengths) if strength])
+        except NeedsWeight as reason:
+            raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
+        used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items()]
+        if not used:
+            return None
+        if not all(delta.is_in_range() for delta, _ in used):
+            raise NotMergeable(self._what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
+        return Sources([delta for delta, _ in used], [strength for _, strength in used], layer.name)
+
+    def _vectors(self, layer: AlignedLayer) -> Mapping[str, Mapping[int, Tensor]]:
+        try:
+            return layer.vectors(self._read)
+        except NeedsWeight as reason:
+            raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
+
+    def _strengths(self, target: TargetLayer) -> list[float]:
+        strengths = [source.strength for source in self._sources]
+        for rule in self._order.layers:
+            if rule.fits(target):
+                factors = rule.factors * len(strengths) if len(rule.factors) == 1 else rule.factors
+                strengths = [strength * factor for strength, factor in zip(strengths, factors, strict=True)]
+        return strengths
+
+    def _names(self) -> list[str]:
+        return [source.file.name for source in self._sources]
+
+    def _said_of_sources(self) -> list[dict[str, Any]]:
+        return [{"file": source.file.name, "strength": source.strength} for source in self._sources]
+
+    def _notes(self, layers: Sequence[AlignedLayer]) -> list[str]:
+        notes: list[str] = []
+        for name, lora in zip(self._names(), self._loras, strict=True):
+            notes += [f"{name}: {note}" for note in lora.report.notes]
+            if lora.report.ignored:
+                notes.append(f"{name}: {len(lora.report.ignored)} keys carry no weight of the model and were left out")
+        if len(self._sources) > 1 and not any(len(layer.changes) > 1 for layer in layers):
+            notes.append("the files have no layer in common, so each one's layers stand beside the other's")
+        if self._short:
+            notes.append(f"{self._short} layers are of a rank below {self._order.limits.rank} and keep theirs")
+        if self._full:
+            notes.append(f"{self._full} layers are stored in full rank; --method svd with a limit makes them smaller")
+        return notes
+
+
+def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialSpectrum:
+    """The singular triples that the limits may keep: all of them by the factors, or, of a large matrix that has no
+    small factors, by a sketch that tells exactly what it leaves out."""
+    if merged.product is None or not limits.given or min(merged.shape) <= SKETCH_FROM:
+        return PartialSpectrum(merged.spectrum, 0.0, is_whole=True)
+    found = leading_spectrum(merged.dense().float(), limits, sources.draw(0, 0))
+    spectrum = Spectrum(
+        *(part.to(EXACT) for part in (found.spectrum.left, found.spectrum.values, found.spectrum.right))
+    )
+    return replace(found, spectrum=spectrum)
+
+
+def _check(sources: Sequence[Source], order: MergeOrder) -> None:
+    if order.method not in METHODS:
+        raise BadSetting(f"the method should be one of {', '.join(METHODS)}, but is '{order.method}'")
+    if not sources:
+        raise BadSetting("there is no file to merge")
+    method = METHODS[order.method]
+    if method.files not in (None, len(sources)):
+        raise BadSetting(f"{order.method} merges {method.files} files, and {len(sources)} were given")
+    if "spread" in method.reads:
+        order.settings.check_spread()
+    if not method.cuts and (order.limits.given or order.size is not None):
+        raise BadSetting(f"{order.method} keeps every rank; use --method svd to cut it")
+    if not all(abs(source.strength) < float("inf") for source in sources):
+        raise BadSetting("strengths should be finite numbers")
+    if not any(source.strength for source in sources):
+        raise BadSetting("every strength is 0, so nothing would be left")
+    for rule in order.layers:
+        if len(rule.factors) not in (1, len(sources)):
+            raise BadSetting(
+                f"'{rule.pattern}' should have one strength, or one for each of the {len(sources)} files; "
+                f"it has {len(rule.factors)}"
+            )
+
+
+def _check_patterns(rules: Sequence[LayerStrengths], layers: Sequence[AlignedLayer]) -> None:
+    idle = [rule.pattern for rule in rules if not any(rule.fits(layer.target) for layer in layers)]
+    if idle:
+        raise BadSetting(f"no layer that the files change fits {', '.join(repr(pattern) for pattern in idle)}")
+
+
+def load_sources(
+    sources: Sequence[Source], layout: ModelLayout, what: str, *, without_parts: bool = False
+) -> list[LoadedLora]:
+    """The files made ready for a model.
+
+    Args:
+        sources: the files.
+        layout: the model.
+        what: is being done to what, for the error.
+        without_parts: whether keys for a part that the model came without may be left aside.
+
+    Raises NotMergeable naming every key that does not fit.
+    """
+    table = NameTable(layout)
+    loras = [load_lora(source.file, layout, table) for source in sources]
+    reasons = [
+        f"{source.file.name}: {note}"
+        for source, lora in zip(sources, loras, strict=True)
+        for note in [*lora.report.unmatched, *_of_missing_parts(lora, without_parts)]
+    ]
+    if reasons:
+        raise NotMergeable(what, reasons)
+    for lora in loras:
+        lora.report.require_any()
+    return loras
+
+
+def _of_missing_parts(lora: LoadedLora, without_parts: bool) -> list[KeyNote]:
+    return [] if without_parts else [note for note in lora.report.ignored if note.reason in MISSING_PARTS]
+
+
+def _dialect_of(lora: LoadedLora) -> str:
+    return lora.report.dialect if lora.report.dialect in SPELLINGS else "kohya"
+
+
+def _dtypes(loras: Sequence[LoadedLora]) -> set[torch.dtype]:
+    return {t.dtype for lora in loras for p in lora.adapters for t in p.adapter.tensors() if t.is_floating_point()}
+
+
+def _weighted(changes: Mapping[int, Tensor], strengths: Sequence[float]) -> Tensor:
+    return torch.stack([change * strengths[number] for number, change in changes.items()]).sum(dim=0)
+
+
+def _said(order: MergeOrder, method: Method) -> dict[str, Any]:
+    """The order as the metadata tell it: only what had a say."""
+    said: dict[str, Any] = {"method": order.method}
+    said |= {name: getattr(order.settings, name) for name in sorted(method.reads)}
+    said |= {name: limit for name, limit in asdict(order.limits).items() if limit is not None}
+    if order.size is not None:
+        said["size"] = order.size
+    if order.layers:
+        said["layers"] = [[rule.pattern, list(rule.factors)] for rule in order.layers]
+    return said
