@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
 from itertools import chain, pairwise
 
 WORD = re.compile(r"[A-Za-z0-9]+")
 LOOKED_THROUGH = 600  # entries of the index per search; the rarest pairs of words come first
-CANDIDATES = 10  # names compared letter by letter
-LIKENESS = 0.5  # below this share of common runs of three letters a hint would mislead
+CANDIDATES = 6  # names compared word by word
+LIKENESS = 0.5  # below this share of common words in their order a hint would mislead
 SEARCHES = 300  # names looked up; a file with more misfits is no misspelled one
 
 Pair = tuple[str, str]
@@ -34,12 +35,11 @@ class NearestNames:
         return self._known[name]
 
     def _search(self, words: Sequence[str]) -> str | None:
-        runs = _runs(".".join(words))
+        matcher = SequenceMatcher(None, (), words, autojunk=False)
         best, nearest = LIKENESS, None
         for index in self._candidates(words):
-            own = _runs(".".join(_words(self._names[index])))
-            likeness = 2 * len(runs & own) / (len(runs) + len(own))
-            if likeness >= best:
+            matcher.set_seq1(_words(self._names[index]))
+            if matcher.quick_ratio() >= best and (likeness := matcher.ratio()) >= best:
                 best, nearest = likeness, self._names[index]
         return nearest
 
@@ -63,8 +63,3 @@ def _words(name: str) -> list[str]:
 
 def _pairs(words: Sequence[str]) -> Iterator[Pair]:
     return pairwise(words)
-
-
-def _runs(text: str) -> set[tuple[str, str, str]]:
-    """Every three letters that follow each other."""
-    return set(zip(text, text[1:], text[2:], strict=False))
