@@ -5,7 +5,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lora_core import LoraError, open_lora
+from ..lora_core import open_lora
 from ..lora_core.conversion import convert
 from ..lora_core.key_dialects.spelling import SPELLINGS
 from .applying import check_file
@@ -59,12 +59,8 @@ class ConvertLora(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora_name: str | None = None, filename: str | None = None) -> bool | str:
-        """Refuse a file that can't be read, or a name outside of the loras folders, before the run starts."""
-        try:
-            check_new_name(filename or "converted")
-        except LoraError as error:
-            return str(error)
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        """Refuse a file that can't be read before the run starts."""
         return check_file(lora_name)
 
     @classmethod
@@ -75,10 +71,12 @@ class ConvertLora(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name: str, to: str, filename: str = "", model: Any = None, clip: Any = None) -> io.NodeOutput:
         """Convert and write; LoraError, and no new file, when some layers can't be said in the dialect."""
+        name = filename or f"{Path(lora_name).with_suffix('')}_{to}"
+        check_new_name(name)
         path = find_lora(lora_name)
         layout = None if model is None else model_names(model, clip).layout
         converted = convert(open_lora(path), to, layout)
-        out = _out_path(filename or f"{Path(lora_name).with_suffix('')}_{to}", to)
+        out = _out_path(name, to)
         converted.write(out)
         lines = [f"{listed_name(out)}: {converted.layers} layers in the names of {to}."]
         lines += [f"Note: {note}." for note in converted.notes]
