@@ -29,7 +29,7 @@ class AlignedLayer:
     def name(self) -> str:
         """For reports and errors: the path, with the rows where they are not all."""
         start, stop = self.rows
-        return self.target.path if (start, stop) == _all_rows(self.target) else f"{self.target.path}[{start}:{stop}]"
+        return self.target.path if (start, stop) == self.target.all_rows else f"{self.target.path}[{start}:{stop}]"
 
     def deltas(self, read: ParameterOf | None, sources: Collection[int] | None = None) -> Mapping[int, Factored]:
         """Source -> its change of the weight, [rows, in * kernel]; of the given sources alone. Raises NeedsWeight."""
@@ -59,7 +59,7 @@ class AlignedLayer:
         start, stop = self.rows
         parts: list[Factored] = []
         for one in placed:
-            own = one.place.rows or _all_rows(self.target)
+            own = one.place.rows or self.target.all_rows
             low, high = max(own[0], start), min(own[1], stop)
             delta = rows_of(factored(one.adapter, _reader(one, own, read)), low - own[0], high - own[0])
             parts.append(padded(delta, low - start, stop - start))
@@ -70,7 +70,7 @@ class AlignedLayer:
         sides = self.target.shape[1:] if placed[0].parameter == WEIGHT else ()
         total = torch.zeros(stop - start, *sides, dtype=EXACT)
         for one in placed:
-            own = one.place.rows or _all_rows(self.target)
+            own = one.place.rows or self.target.all_rows
             low, high = max(own[0], start), min(own[1], stop)
             delta = delta_of(one.adapter, _reader(one, own, read)).to(EXACT).reshape(own[1] - own[0], *sides)
             total[low - start : high - start] += delta[low - own[0] : high - own[0]]
@@ -95,7 +95,7 @@ def align(
     for path, target in targets.items():
         for run in rows.get(path, ()) if path in by_path else ():
             inside = {
-                number: [one for one in placed if _overlap(one.place.rows or _all_rows(target), run)]
+                number: [one for one in placed if _overlap(one.place.rows or target.all_rows, run)]
                 for number, placed in by_path[path].items()
             }
             changes = {number: placed for number, placed in inside.items() if placed}
@@ -125,10 +125,6 @@ def _read_rows(read: ParameterOf, name: str, rows: Rows) -> Tensor:
         return read(name)[rows[0] : rows[1]]
     except KeyError:
         raise NeedsWeight(f"the model's '{name}' is not in the file of --model") from None
-
-
-def _all_rows(target: TargetLayer) -> Rows:
-    return 0, target.shape[0] if target.shape else 0
 
 
 def _overlap(one: Rows, other: Rows) -> bool:

@@ -16,13 +16,13 @@ from .errors import NoLayerReached, NotConvertible
 from .key_dialects.spelling import SPELLINGS, Spelling
 from .key_map import LayerKeys, bare_name, map_keys
 from .key_report import KeyNote
-from .loaded_lora import family_of_header
+from .loaded_lora import family_of_header, rules_of
 from .lora_file import LoraFile, TensorReader
 from .model_of_files import model_of
 from .name_table import NameTable, Place
 from .refusals import refuse_foreign
 from .row_pieces import Piece, split, swap_halves
-from .scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS, ScaleRules, json_object, scale_rules
+from .scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS, ScaleRules, json_object
 from .spelled_layers import NO_ALPHA, Spelled, configs_as_metadata, spell, write_adapter
 from .target_layer import ModelLayout, TargetLayer
 
@@ -81,8 +81,7 @@ class _Conversion:
         self._spelling = spelling
         self._layout = layout
         self._reader = reader
-        has_alphas = any(key.endswith(".alpha") for key in file.header.entries)
-        self._rules, self._notes = scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
+        self._rules, self._notes = rules_of(file)
         self._pieces: dict[str, list[Piece]] = {}  # path -> pieces in the model's row order
         self._refused: list[str] = []
 
@@ -184,9 +183,7 @@ def _flat_magnitude(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def _at_places(places: Sequence[Place], targets: Sequence[TargetLayer], whole: Piece) -> Iterable[tuple[Place, Piece]]:
     """The pieces of a layer of the file at each of its places, with the rows of the model's layers."""
-    rows = [
-        place.rows or (0, target.shape[0] if target.shape else 0) for place, target in zip(places, targets, strict=True)
-    ]
+    rows = [place.rows or target.all_rows for place, target in zip(places, targets, strict=True)]
     if len(places) == 1 and places[0].source_rows is None:
         yield places[0], Piece(rows[0], whole.tensors, whole.alpha)
         return

@@ -155,7 +155,7 @@ class _Assembly:
         key_map = map_keys(entries, table)
         self._file = file
         self._layout = layout
-        self._rules, self._notes = _rules(file)
+        self._rules, self._notes = rules_of(file)
         self._ignored = list(key_map.ignored)
         self._unmatched = list(key_map.unmatched)
         self._matched: list[str] = []
@@ -217,7 +217,8 @@ class _Assembly:
         return LoadedLora(self._placed, report, self._file.header.metadata)
 
 
-def _rules(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
+def rules_of(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
+    """The scale rules of a file, and notes on what in its metadata could not be read."""
     has_alphas = any(key.endswith(".alpha") for key in file.header.entries)
     return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
 

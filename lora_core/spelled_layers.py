@@ -73,16 +73,14 @@ def rows_as_written(spelling: Spelling, layout: ModelLayout) -> Mapping[str, Seq
     """Path -> the runs of its rows that are layers of their own in a dialect; one run where all rows are one layer."""
     found: dict[str, Sequence[Rows]] = {}
     for part in layout.parts:
-        targets = {t.inner: t for t in layout.targets.values() if t.part == part}
-        shapes = {inner: target.shape for inner, target in targets.items()}
-        for inner, names in _names(spelling.names_from(layout.family, part), part, shapes).items():
-            found[targets[inner].path] = [name.rows or _whole(targets[inner]) for name in names]
+        for target, names in _names(spelling, layout, part):
+            found[target.path] = [name.rows or target.all_rows for name in names]
     return found
 
 
 def whole_rows(layout: ModelLayout) -> Mapping[str, Sequence[Rows]]:
     """Path -> all of its rows as one run."""
-    return {path: [_whole(target)] for path, target in layout.targets.items()}
+    return {path: [target.all_rows] for path, target in layout.targets.items()}
 
 
 class _Speller:
@@ -96,6 +94,7 @@ class _Speller:
         self._stored: dict[str, str] = {}
         self._tensors: dict[str, Tensor] = {}
         self._written: dict[str, dict[str, Written]] = {}  # prefix in the configuration -> layer's name -> what it is
+        self._names = {part: _names(spelling, layout, part) for part in layout.parts}
 
     def spelled(self) -> Spelled:
         parts = {self._layout.targets[path].part for path in self._pieces}
@@ -105,18 +104,15 @@ class _Speller:
         return Spelled(tensors=self._tensors, stored=self._stored, configs=configs, refused=self._refused)
 
     def _write_part(self, part: str, *, alone: bool) -> None:
-        targets = {t.inner: t for t in self._layout.targets.values() if t.part == part and t.path in self._pieces}
-        shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}
-        family = self._layout.family
-        prefix = self._spelling.prefix(family, part, self._layout.parts, alone=alone)
-        for inner, names in _names(self._spelling.names_from(family, part), part, shapes).items():
-            if inner not in targets:
+        prefix = self._spelling.prefix(self._layout.family, part, self._layout.parts, alone=alone)
+        for target, names in self._names[part]:
+            if target.path not in self._pieces:
                 continue
             try:
-                for name, piece in _in_slots(names, self._pieces[targets[inner].path], targets[inner]):
-                    self._write(prefix, name, piece, targets[inner])
+                for name, piece in _in_slots(names, self._pieces[target.path], target):
+                    self._write(prefix, name, piece, target)
             except BadAdapter as reason:
-                self._refused.append(f"'{inner}' ({reason})")
+                self._refused.append(f"'{target.inner}' ({reason})")
 
     def _write(self, prefix: str, name: str, piece: Piece, target: TargetLayer) -> None:
         spelled = prefix + (name if self._spelling.joined == DOTS else name.replace(DOTS, self._spelling.joined))
@@ -138,29 +134,28 @@ class _Speller:
 
     def _names_in(self, configured: str) -> Iterable[str]:
         """Every name that the layers of the model have in a configuration, of which it may mean only some."""
-        family = self._layout.family
-        for part in self._layout.parts:
-            prefix = self._spelling.prefix(family, part, self._layout.parts)
-            shapes = {t.inner: t.shape for t in self._layout.targets.values() if t.part == part}
-            for names in _names(self._spelling.names_from(family, part), part, shapes).values():
+        for part, layers in self._names.items():
+            prefix = self._spelling.prefix(self._layout.family, part, self._layout.parts)
+            for _, names in layers:
                 for name in names:
                     where, spelled = self._spelling.in_configuration(prefix, name.name)
                     if where == configured:
                         yield spelled
 
 
-def _names(whose: str, part: str, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Sequence[Name]]:
-    """Path inside a part -> its names in a dialect, one, or one for each run of rows."""
+def _names(spelling: Spelling, layout: ModelLayout, part: str) -> Sequence[tuple[TargetLayer, Sequence[Name]]]:
+    """Each layer of a part with its names in a dialect: one, or one for each run of rows."""
+    own = {target.inner: target for target in layout.targets.values() if target.part == part}
     names: dict[str, list[Name]] = {}
-    if whose == DIFFUSERS:
-        for name in diffusers_names(part, shapes):
+    if spelling.names_from(layout.family, part) == DIFFUSERS:
+        for name in diffusers_names(part, {inner: target.shape for inner, target in own.items()}):
             names.setdefault(name.inner, []).append(name)
-    return {inner: names.get(inner, [Name(inner, inner)]) for inner in shapes}
+    return [(target, names.get(inner, [Name(inner, inner)])) for inner, target in own.items()]
 
 
 def _in_slots(names: Sequence[Name], pieces: Sequence[Piece], target: TargetLayer) -> Iterable[tuple[str, Piece]]:
     """The pieces of a layer, cut and joined to the rows that a dialect's names stand for."""
-    slots = {name.rows or _whole(target): name for name in names}
+    slots = {name.rows or target.all_rows: name for name in names}
     left = [cut for piece in pieces for cut in _cut(piece, list(slots))]
     for rows, name in slots.items():
         inside = [piece for piece in left if rows[0] <= piece.rows[0] and piece.rows[1] <= rows[1]]
@@ -168,10 +163,6 @@ def _in_slots(names: Sequence[Name], pieces: Sequence[Piece], target: TargetLaye
             continue
         piece = inside[0] if len(inside) == 1 and inside[0].rows == rows else join(inside, rows)
         yield name.name, swap_halves(piece) if name.swap_halves else piece
-
-
-def _whole(target: TargetLayer) -> Rows:
-    return 0, target.shape[0] if target.shape else 0
 
 
 def _cut(piece: Piece, slots: Sequence[Rows]) -> Sequence[Piece]:

@@ -57,6 +57,11 @@ class TargetLayer:
         return "diff" if self.weight_end else "diff_m"
 
     @property
+    def all_rows(self) -> tuple[int, int]:
+        """[start, stop) of all its output rows; none for a single number."""
+        return 0, self.shape[0] if self.shape else 0
+
+    @property
     def bias_name(self) -> str:
         """The bias's name in the host's model, where there is one."""
         return self.path + BIAS_END

@@ -5,9 +5,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lora_core.weave import AUTO
-from .applying import apply_row, check_file, report_output
+from .applying import apply_row, report_output
 from .comfy_bridge import model_names
-from .lora_folders import identify_lora
+from .lora_file_node import LoraFileNode
 from .socket_types import (
     CATEGORY,
     applied_outputs,
@@ -20,7 +20,7 @@ from .socket_types import (
 )
 
 
-class ApplyLora(io.ComfyNode):
+class ApplyLora(LoraFileNode):
     """Thin: sockets in, applying.apply_row, sockets out."""
 
     @classmethod
@@ -42,16 +42,6 @@ class ApplyLora(io.ComfyNode):
             ],
             outputs=applied_outputs("the LoRA"),
         )
-
-    @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        """Refuse a missing or unreadable file before the run starts."""
-        return check_file(lora_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
-        """Run again when the file changed."""
-        return str(identify_lora(lora_name)) if lora_name is not None else None
 
     @classmethod
     def execute(

@@ -1,4 +1,4 @@
-"""What the applying nodes share: checking a file, applying one row of a stack, and showing the reports."""
+"""What the applying nodes share: applying one row of a stack, and showing the reports."""
 
 import math
 from collections.abc import Sequence
@@ -6,27 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lora_core import KeyReport, LoraError, StackError, open_lora
+from ..lora_core import KeyReport, StackError
 from ..lora_core.weave import AUTO
 from .comfy_bridge import ON_UNLOAD, ModelNames, apply_to_clip, apply_to_model
 from .loading import CACHE
-from .lora_folders import find_lora
 from .socket_types import ERROR
 
 ON_UNLOAD.append(CACHE.clear)
 
 SHOWN_KEYS = 200  # unmatched keys of one file sent to the page; the Inspect node gives all
-
-
-def check_file(name: str | None) -> bool | str:
-    """True, or in one line why a file can't be used. A linked name (None) is checked when the node runs."""
-    if name is None:
-        return True
-    try:
-        open_lora(find_lora(name))
-    except LoraError as error:
-        return str(error)
-    return True
 
 
 def apply_row(

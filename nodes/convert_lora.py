@@ -8,15 +8,15 @@ from comfy_api.latest import io
 from ..lora_core import open_lora
 from ..lora_core.conversion import convert
 from ..lora_core.key_dialects.spelling import SPELLINGS
-from .applying import check_file
 from .comfy_bridge import model_names
-from .lora_folders import check_new_name, find_lora, free_path, identify_lora, listed_name
+from .lora_file_node import LoraFileNode
+from .lora_folders import check_new_name, find_lora, free_path, listed_name
 from .socket_types import CATEGORY, lora_file_input
 
 PEFT_FILE = "adapter_model.safetensors"  # in a folder of its own, since PEFT looks for its configuration beside it
 
 
-class ConvertLora(io.ComfyNode):
+class ConvertLora(LoraFileNode):
     """Thin: a file and a dialect in, a new file out."""
 
     @classmethod
@@ -57,16 +57,6 @@ class ConvertLora(io.ComfyNode):
             ],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        """Refuse a file that can't be read before the run starts."""
-        return check_file(lora_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
-        """Run again when the file changed."""
-        return str(identify_lora(lora_name)) if lora_name is not None else None
 
     @classmethod
     def execute(cls, lora_name: str, to: str, filename: str = "", model: Any = None, clip: Any = None) -> io.NodeOutput:

@@ -8,14 +8,15 @@ from comfy_api.latest import io
 from ..lora_core import FamilyMismatch, KeyReport, LoraFile, open_lora
 from ..lora_core.inspection import inspect_file
 from ..lora_core.metadata import read_about
-from .applying import check_file, shown
+from .applying import shown
 from .comfy_bridge import ModelNames, model_names
 from .loading import CACHE
-from .lora_folders import find_lora, identify_lora
+from .lora_file_node import LoraFileNode
+from .lora_folders import find_lora
 from .socket_types import CATEGORY, lora_file_input
 
 
-class InspectLora(io.ComfyNode):
+class InspectLora(LoraFileNode):
     """Thin: a file and perhaps a model in, the account out."""
 
     @classmethod
@@ -40,16 +41,6 @@ class InspectLora(io.ComfyNode):
             ],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        """Refuse a missing or unreadable file before the run starts."""
-        return check_file(lora_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
-        """Run again when the file changed."""
-        return str(identify_lora(lora_name)) if lora_name is not None else None
 
     @classmethod
     def execute(cls, lora_name: str, model: Any = None, clip: Any = None) -> io.NodeOutput:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..lora_core import LoraError
 from ..lora_core.lora_stack import StackRow, as_tuples, parse_rows, parse_stack
-from .applying import check_file
+from .lora_file_node import check_file
 from .lora_folders import identify_lora, lora_names
 from .socket_types import CATEGORY, LoraStack
 

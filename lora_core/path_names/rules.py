@@ -7,7 +7,6 @@ from functools import cache
 
 from .place import Name, Shape
 
-NUMBER = "{}"
 RowsOf = Callable[[Shape], tuple[int, int]]  # weight shape [out, in, *kernel] -> [start, stop)
 
 

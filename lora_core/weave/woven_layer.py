@@ -1,7 +1,7 @@
 """One layer's adapters woven into one pair of matrices, and what else acts beside the layer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,9 +31,9 @@ class Strand:
 def strand(placed: PlacedAdapter, number: int) -> Strand:
     """A placed adapter as a strand of its layer, with swapped halves put in the model's order where that is exact."""
     adapter = placed.adapter
-    if isinstance(adapter, SwappedHalves) and isinstance(adapter.base, LowRank):
-        up = torch.roll(adapter.base.up, adapter.base.up.shape[0] // 2, dims=0)
-        adapter = LowRank(adapter.base.down, up, adapter.base.scale, adapter.base.shape, adapter.base.mid)
+    found = _low_rank(adapter)
+    if found is not None and found is not adapter:
+        adapter = replace(found, up=torch.roll(found.up, found.up.shape[0] // 2, dims=0))
     return Strand(adapter, number, placed.place.rows, placed.parameter == "bias")
 
 
@@ -168,7 +168,7 @@ class WovenLayer(nn.Module):
         strengths = self.rank_strengths.to(x)
         if len(self.shape) > 2:
             hidden = _convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
-            return self._add_to_channels(hidden, y, in_place=in_place)
+            return self._add_to_channels(hidden, y, module, in_place=in_place)
         hidden = functional.linear(x, down.to(x)) * strengths
         if not in_place or not y.is_contiguous():
             y = y.clone()
@@ -178,12 +178,11 @@ class WovenLayer(nn.Module):
             part.addmm_(flat[:, columns[0] : columns[1]], up.to(x).t())
         return y
 
-    def _add_to_channels(self, hidden: Tensor, y: Tensor, *, in_place: bool) -> Tensor:
+    def _add_to_channels(self, hidden: Tensor, y: Tensor, module: nn.Module, *, in_place: bool) -> Tensor:
         y = y if in_place else y.clone()
         for (rows, columns), up in zip(self.runs, self.ups, strict=True):
             up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
-            convolve = CONVOLUTIONS[{3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[y.dim()]]
-            y[:, rows[0] : rows[1]] += convolve(hidden[:, columns[0] : columns[1]], up)
+            y[:, rows[0] : rows[1]] += _convolution(module)(hidden[:, columns[0] : columns[1]], up)
         return y
 
 
@@ -261,8 +260,11 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
 
 
 def _convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
-    convolve = next(function for kind, function in CONVOLUTIONS.items() if isinstance(module, kind))
-    return convolve(x, weight, None, module.stride, module.padding, module.dilation)
+    return _convolution(module)(x, weight, None, module.stride, module.padding, module.dilation)
+
+
+def _convolution(module: nn.Module) -> Callable[..., Tensor]:
+    return next(function for kind, function in CONVOLUTIONS.items() if isinstance(module, kind))
 
 
 def _whole_bias(one: Strand, out: int) -> Tensor:

@@ -4,25 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from lora_pack.lora_core.__main__ import main
 
 from .adapter_files import pair, read_list, write_adapter
+from .command_runs import Done, run_command
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 Run = Callable[..., Done]
@@ -33,12 +23,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command line inside this process, which spares a start of torch."""
 
     def run_here(*arguments: object) -> Done:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return Done(status, printed.out, printed.err)
+        return run_command(capsys, [str(argument) for argument in arguments])
 
     return run_here
 

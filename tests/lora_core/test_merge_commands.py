@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from lora_pack.lora_core.__main__ import main
 from safetensors.torch import load_file, save_file
 
 from .adapter_files import write_adapter
+from .command_runs import Done, run_command
 from .merge_files_for_tests import (
     PROJ,
     SHAPES,
@@ -23,16 +22,6 @@ from .merge_files_for_tests import (
     pair,
     weighted_sum,
 )
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
 
 Run = Callable[..., Done]
 
@@ -48,12 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "model.json").write_text(json.dumps({name: ["F32", list(shape)] for name, shape in SHAPES.items()}))
 
     def run_here(line: str) -> Done:
-        try:
-            status = main(line.split())
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return Done(status, printed.out, printed.err)
+        return run_command(capsys, line.split())
 
     return run_here
 
