@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +130,8 @@ def forget_files() -> None:
     from lora_pack.nodes.loading import CACHE
 
     CACHE.clear()
-    for kept in vars(bridge).values():
-        if isinstance(kept, WeakKeyDictionary):
-            kept.clear()
+    bridge.forget_names()
+    bridge.forget_weaves()
 
 
 @contextmanager

@@ -1,0 +1,5 @@
+"""Pictures with captions, made ready for training."""
+
+from .sample import TrainingSet, TrainSample
+
+__all__ = ["TrainSample", "TrainingSet"]

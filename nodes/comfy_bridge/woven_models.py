@@ -1,0 +1,149 @@
+"""Puts weaves beside the layers of host models when these are loaded, and lets the host place and free them."""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, PatcherInjection
+
+from ...lora_core import LoadedLora
+from ...lora_core.errors import LayerGone
+from ...lora_core.injection import Injection
+from ...lora_core.weave import Weave
+from ...lora_core.weave.woven_layer import Strand
+
+WEAVE = "lora_loom"  # the pack's one injection, and its additional model
+PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def compute_dtype(patcher: ModelPatcher) -> torch.dtype:
+    """The dtype of the inputs that the model's layers get; float32 where the model does not tell, as text encoders."""
+    told = (getattr(patcher.model, "manual_cast_dtype", None), patcher.model_dtype())
+    return next((dtype for dtype in told if dtype in PLAIN_DTYPES), torch.float32)
+
+
+def set_weave(
+    patcher: ModelPatcher,
+    files: Sequence[LoadedLora],
+    strands: Mapping[str, Sequence[Strand]],
+    strengths: Sequence[float],
+) -> None:
+    """Make the patcher put these strands beside its layers when it is loaded, and take them away after."""
+    woven = _woven(patcher, files, strands)
+    beside = _Beside(woven, tuple(strengths))
+    patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
+    patcher.set_additional_models(WEAVE, [woven.patcher])
+    on_detach(patcher, WEAVE, beside.detached)
+
+
+def clear_weave(patcher: ModelPatcher) -> None:
+    """Make the patcher put nothing beside its layers."""
+    patcher.remove_injections(WEAVE)
+    patcher.set_additional_models(WEAVE, [])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Woven:
+    """A weave, and the patcher through which the host places its matrices and counts their bytes."""
+
+    weave: Weave
+    patcher: ModelPatcher
+
+
+PLANS_KEPT = 16  # of one model, for the next changes of strength; without their matrices they are small
+PLANS_BYTES = 2 * 1024**3  # bytes that the files of these plans may hold
+MATRICES_KEPT = 2  # plans of one model whose matrices stay woven
+_WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, _Woven]]" = weakref.WeakKeyDictionary()
+_INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
+
+
+def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], strands: Mapping[str, Sequence[Strand]]) -> _Woven:
+    """The weave of these files, kept as long as the model lives and few others came after it."""
+    kept = _WOVEN.setdefault(patcher.model, OrderedDict())
+    dtype = compute_dtype(patcher)
+    key = (tuple(id(file) for file in files), tuple(sorted(strands)), dtype)
+    woven = kept.get(key)
+    if woven is None:
+        shapes = {path: tuple(patcher.model.get_submodule(path).weight.shape) for path in strands}
+        whole = Weave(strands, shapes, files, dtype)
+        loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
+        woven = kept[key] = _Woven(whole, loom_patcher)
+    kept.move_to_end(key)
+    while len(kept) > PLANS_KEPT or (len(kept) > 1 and sum(w.weave.size for w in kept.values()) > PLANS_BYTES):
+        kept.popitem(last=False)
+    return woven
+
+
+def _keep_matrices(model: torch.nn.Module, used: _Woven) -> None:
+    """Let go of the matrices of all plans of a model but the ones used last."""
+    kept = _WOVEN.get(model, OrderedDict())
+    older = [woven for woven in kept.values() if woven is not used and woven.weave.is_built]
+    for woven in older[: max(0, len(older) + 1 - MATRICES_KEPT)]:
+        woven.weave.drop()
+
+
+ON_UNLOAD: list[Callable[[], object]] = []  # what to let go of when the host unloads a model that LoRAs are applied to
+
+
+def unloaded(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
+    if unpatch_all:
+        for let_go in ON_UNLOAD:
+            let_go()
+
+
+def on_detach(patcher: ModelPatcher, name: str, call: Callable[..., None]) -> None:
+    """Have the host call this when the model leaves its device; once, however often it is asked for."""
+    patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})[name] = [call]
+
+
+class _Beside:
+    """What a patcher's injection does: put a weave at given strengths beside the layers of the patcher's model."""
+
+    def __init__(self, woven: _Woven, strengths: tuple[float, ...]) -> None:
+        self._woven = woven
+        self._strengths = strengths
+        self._owners: weakref.WeakKeyDictionary[ModelPatcher, object] = weakref.WeakKeyDictionary()
+
+    def inject(self, patcher: ModelPatcher) -> None:
+        """Called by the host when the model is loaded."""
+        injection = _INJECTIONS.setdefault(patcher.model, Injection())
+        owner = self._owners.get(patcher)
+        if owner is None:
+            owner = self._owners[patcher] = object()
+            # The host forgets to eject a patcher that nobody holds any more.
+            weakref.finalize(patcher, injection.detach, owner)
+        weave = self._woven.weave
+        modules = dict(patcher.model.named_modules())
+        gone = [path for path in weave.paths if path not in modules]
+        if gone:
+            raise LayerGone(gone)
+        weave.set_strengths(self._strengths)
+        _keep_matrices(patcher.model, self._woven)
+        weave.place(patcher.load_device)
+        injection.attach({modules[path]: layer for path, layer in weave.build().items()}, owner)
+
+    def eject(self, patcher: ModelPatcher) -> None:
+        """Called by the host before weights move, and when the model is unloaded; also for copies never injected."""
+        injection = _INJECTIONS.get(patcher.model)
+        owner = self._owners.get(patcher)
+        if injection is not None and owner is not None:
+            injection.detach(owner)
+
+    def detached(self, patcher: ModelPatcher, unpatch_all: bool = True) -> None:
+        """Called by the host when the model leaves its device, makes room for a copy of itself, or is dropped."""
+        injection = _INJECTIONS.get(patcher.model)
+        if injection is not None and injection.owner is not None:
+            return  # another copy of the model is at work with the same matrices
+        self._woven.weave.place(patcher.offload_device)
+        if unpatch_all:
+            _WOVEN.pop(patcher.model, None)
+
+
+def forget_weaves() -> None:
+    """Let go of every weave kept for a model."""
+    _WOVEN.clear()
+    _INJECTIONS.clear()
