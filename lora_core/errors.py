@@ -14,6 +14,8 @@ LoraError
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
+|-- BadTraining            settings of a training that make no sense, or a model that can't be trained
+|-- TrainingFailed         a training that can't go on, and what to change
 |-- BadSetting             a number or name that was given makes no sense
 `-- StackError             a LoRA stack has rows that can't be read
 """
@@ -152,3 +154,21 @@ class StackError(LoraError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"the LoRA stack has {len(self.reasons)} bad row(s): {listed(self.reasons)}")
+
+
+class BadTraining(LoraError):
+    """A training that can't begin. `reasons` holds everything that is wrong."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = list(reasons)
+        super().__init__(f"The training can't begin: {'; '.join(self.reasons)}.")
+
+
+class TrainingFailed(LoraError):
+    """A training that had to stop. `step` is the last good one; `reason` and `advice` are for a person."""
+
+    def __init__(self, step: int, reason: str, advice: str) -> None:
+        self.step = step
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"The training stopped after step {step}: {reason}. {advice}")

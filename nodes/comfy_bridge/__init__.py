@@ -3,6 +3,8 @@
 from .applying import PLAN, Applied, apply_to_clip, apply_to_model
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
+from .previewing import PreviewOrder, is_cancelled, sample
+from .training import HostDenoiser
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
 __all__ = [
@@ -10,11 +12,15 @@ __all__ = [
     "PLAN",
     "WEAVE",
     "Applied",
+    "HostDenoiser",
     "HostPatch",
     "ModelNames",
+    "PreviewOrder",
     "apply_to_clip",
     "apply_to_model",
     "forget_names",
     "forget_weaves",
+    "is_cancelled",
     "model_names",
+    "sample",
 ]
