@@ -4,7 +4,15 @@ import pytest
 from comfy_api.latest import io
 from lora_pack.nodes import NODES
 
-IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
+IDS = [
+    "LoraLoomApply",
+    "LoraLoomStack",
+    "LoraLoomApplyStack",
+    "LoraLoomInspect",
+    "LoraLoomConvert",
+    "LoraLoomDatasetFolder",
+    "LoraLoomDataset",
+]
 
 
 def test_node_ids_never_change() -> None:
