@@ -78,7 +78,9 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+    """Without hidden files: ._NAME.png is what macOS keeps beside a picture, and no picture."""
+    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in paths if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
 
 
 def _repeats(folder: Path) -> int | None:

@@ -139,7 +139,8 @@ def test_a_clip_that_a_lora_changes_is_asked_every_time_and_told(
         training_set, report, _ = _run((vae, changed))
         assert "the CLIP is changed by other nodes" in report
         assert not torch.equal(training_set.samples[0].conditioning[0][0], plain.conditioning[0][0])
-    after, _, _ = _run((vae, clip))
+    after, report, _ = _run((vae, clip))
+    assert "found from before: 10." in report  # the plain CLIP is known again, whatever was merged in between
     assert torch.equal(after.samples[0].conditioning[0][0], plain.conditioning[0][0])
 
 
@@ -227,6 +228,37 @@ def test_one_bad_picture_of_a_batch_is_named_by_its_number(demo: tuple[Any, Any]
         Dataset.execute(*arguments, ["error"], ["memory"])
     training_set, _, _ = Dataset.execute(*arguments, ["skip"], ["memory"]).args
     assert [sample.name for sample in training_set.samples] == ["picture 1", "picture 3"]
+
+
+@pytest.mark.parametrize("frames", [False, True], ids=["pictures", "video"])
+def test_the_hosts_own_vaes_are_known_by_their_weights_and_give_latents_of_any_shape(
+    demo: tuple[Any, Any], input_dir: Path, frames: bool
+) -> None:
+    vae = _small_vae(seed=1, frames=frames)
+    training_set, report, _ = _run((vae, demo[1]))
+    latent = training_set.samples[0].latent
+    with torch.no_grad():
+        assert latent.shape == vae.encode(torch.zeros(1, 128, 128, 3))[0].shape
+    assert latent.ndim == (4 if frames else 3) and latent.shape[-2:] == (16, 16)
+    assert training_set.decode(latent[None]).shape[-3:] == (128, 128, 3)
+    assert training_set.decode(latent[None]).ndim == 4
+    assert "encoded anew" not in report
+    assert "Encoded now: 0;" in _run((_small_vae(seed=1, frames=frames), demo[1]))[1]
+    assert "Encoded now: 10;" in _run((_small_vae(seed=2, frames=frames), demo[1]))[1]
+
+
+def _small_vae(seed: int, frames: bool) -> Any:
+    """A VAE of the host with random weights: TAESD for pictures, TAEHV for video."""
+    import comfy.sd
+    from comfy.taesd.taehv import TAEHV
+    from comfy.taesd.taesd import TAESD
+
+    module = TAEHV(latent_channels=16) if frames else TAESD()
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: torch.randn(weight.shape, generator=generator) * 0.02 for name, weight in module.state_dict().items()
+    }
+    return comfy.sd.VAE(sd=weights)
 
 
 class _WithWeights:

@@ -17,6 +17,7 @@ def _captions(folder: Path) -> dict[str, str | None]:
 def test_pictures_come_in_the_order_of_their_names_whatever_their_kind(tmp_path: Path) -> None:
     save_pictures(tmp_path, "b.jpg", "a.PNG", "c.webp", "d.tiff")
     (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "._a.PNG").write_bytes(b"what macOS keeps beside a picture")
     assert [file.name for file in find_pictures(tmp_path).files] == ["a.PNG", "b.jpg", "c.webp", "d.tiff"]
 
 
