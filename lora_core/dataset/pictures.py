@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import LoraError
 from ..finite import is_finite
 
-MAX_PIXELS = 100_000_000  # width times height; decoded as float32 that is 1.2 GB
+MAX_PIXELS = 100_000_000  # width times height; decoding that many takes 2.5 GB for a moment
 MIN_SIDE = 32  # pixels; below it there is nothing to learn but blur
 WHITE = 1.0  # what shows through where a picture is transparent
 WHITE_LEVEL_16 = 65535.0  # the largest number of 16 bits
@@ -160,7 +160,7 @@ def _of_floats(image: Image.Image) -> Tensor:
 
 def _numbers(image: Image.Image, white: float) -> Tensor:
     """[height, width, channels] float32, 0..1"""
-    return torch.tensor(np.array(image, dtype=np.uint8)).float() / white
+    return torch.tensor(np.array(image, dtype=np.uint8)).float().div_(white)
 
 
 def _over_white(pixels: Tensor) -> Tensor:
