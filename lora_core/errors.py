@@ -16,6 +16,8 @@ LoraError
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
 |-- BadTraining            settings of a training that make no sense, or a model that can't be trained
 |-- TrainingFailed         a training that can't go on, and what to change
+|-- NoPictures             there is nothing to train on
+|-- BadPictures            some pictures or captions can't be used
 |-- BadSetting             a number or name that was given makes no sense
 `-- StackError             a LoRA stack has rows that can't be read
 """
@@ -142,6 +144,23 @@ class NotMergeable(LoraError):
         self.what = what
         self.reasons = tuple(reasons)
         super().__init__(f"{what}: {listed(self.reasons)}. Nothing was written.")
+
+
+class NoPictures(LoraError):
+    """There is nothing to train on: an empty folder, an empty batch, or only pictures that can't be used."""
+
+
+class BadPictures(LoraError):
+    """Some pictures or captions of a training set can't be used; lists all of them, each with its reason."""
+
+    def __init__(self, where: str, reasons: Sequence[str], pictures: int, advice: str = "") -> None:
+        self.where = where
+        self.reasons = tuple(reasons)
+        self.pictures = pictures
+        super().__init__(
+            f"{where}: {len(self.reasons)} of {pictures} pictures can't be used: {listed(self.reasons)}."
+            + (f" {advice}" if advice else "")
+        )
 
 
 class BadSetting(LoraError):
