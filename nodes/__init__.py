@@ -2,7 +2,18 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_lora, apply_stack, convert_lora, dataset, dataset_folder, inspect_lora, lora_stack
+from . import (
+    apply_lora,
+    apply_stack,
+    convert_lora,
+    dataset,
+    dataset_folder,
+    inspect_lora,
+    lora_stack,
+    train_lora,
+    train_settings,
+)
+from .training_routes import add_routes
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -12,11 +23,17 @@ NODES: list[type[io.ComfyNode]] = [
     *convert_lora.NODES,
     *dataset_folder.NODES,
     *dataset.NODES,
+    *train_lora.NODES,
+    *train_settings.NODES,
 ]
 
 
 class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
+
+    async def on_load(self) -> None:
+        """Add the routes that the page asks."""
+        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""

@@ -1,12 +1,11 @@
 """What a training under way tells the page: the last state of every Train node, kept for pages opened later."""
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from server import PromptServer
 
 EVENT = "lora_loom.training"
 SHOWN_POINTS = 300  # of a curve; a longer one is thinned out evenly
@@ -16,6 +15,11 @@ SECONDS_BETWEEN = 0.25  # least time between two messages to the page
 PREPARING, TRAINING, STOPPED, CANCELLED, DONE, FAILED = (
     "preparing", "training", "stopped", "cancelled", "done", "failed",
 )  # fmt: skip
+
+
+def host_server() -> Any:
+    """The host's server; None where the nodes run without one."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +74,7 @@ class TrainingBoard:
         if not at_once and now - self._sent < SECONDS_BETWEEN:
             return
         self._sent = now
-        server = getattr(PromptServer, "instance", None)
+        server = host_server()
         if server is not None:
             server.send_sync(EVENT, view.as_json())
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 from aiohttp import web
-from server import PromptServer
 
-from .training_progress import BOARD
+from .training_progress import BOARD, host_server
 
 PREFIX = "/lora_loom/training"
 
@@ -29,7 +28,7 @@ async def stop(request: web.Request) -> web.Response:
 
 def add_routes() -> None:
     """Add the routes to the host's server, where one runs."""
-    server = getattr(PromptServer, "instance", None)
+    server = host_server()
     if server is not None:
         server.routes.get(PREFIX)(views)
         server.routes.post(f"{PREFIX}/stop")(stop)

@@ -68,7 +68,7 @@ class Batches:
             numbers,
             positions(len(numbers), self._timesteps, generator_of(self._seed, TIME, self._step)),
             torch.randn(shape, generator=generator_of(self._seed, NOISE, self._step)),
-            dropped.tolist(),
+            [bool(gone) for gone in dropped],
         )
 
     def _next_numbers(self) -> list[int]:
@@ -90,4 +90,4 @@ class Batches:
         self._epochs[bucket] += 1
         order = generator_of(self._seed, ORDER, self._epochs[bucket] * len(self._buckets) + bucket)
         own = self._buckets[bucket]
-        return [own[place] for place in torch.randperm(len(own), generator=order).tolist()]
+        return [own[int(place)] for place in torch.randperm(len(own), generator=order)]

@@ -58,8 +58,8 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             fingerprint=str(table["fingerprint"]),
             factors=held[FACTORS],
             optimiser={k.removeprefix(OPTIMISER): tensor for k, tensor in held.items() if k.startswith(OPTIMISER)},
-            errors_at_start=held[ERRORS].tolist(),
-            losses=held[LOSSES].tolist(),
+            errors_at_start=[float(number) for number in held[ERRORS]],
+            losses=[float(number) for number in held[LOSSES]],
             history=[(int(step), float(value)) for step, value in table["history"]],
         )
     except FileError:

@@ -13,11 +13,10 @@ class FlatParameters:
         sizes = [torch.Size(shape).numel() for shape in shapes]
         self.whole = nn.Parameter(torch.zeros(sum(sizes), device=device))
         self.whole.grad = torch.zeros_like(self.whole)
+        parts = torch.split(self.whole.detach(), sizes)
+        gradients = torch.split(self.whole.grad, sizes)
         self.views = [
-            _view(part, grad, shape)
-            for part, grad, shape in zip(
-                self.whole.detach().split(sizes), self.whole.grad.split(sizes), shapes, strict=True
-            )
+            _view(part, gradient, shape) for part, gradient, shape in zip(parts, gradients, shapes, strict=True)
         ]
 
     @property
@@ -28,9 +27,9 @@ class FlatParameters:
 
     def clip(self, norm: float) -> Tensor:
         """Scale the gradient down to a norm, if it is longer; the norm it had. As torch's clip_grad_norm_."""
-        found = self.gradient.norm()
+        found = self.gradient.square().sum().sqrt()
         if norm > 0:
-            self.gradient.mul_((norm / (found + 1e-6)).clamp(max=1.0))
+            self.gradient.mul_(torch.clamp(norm / (found + 1e-6), max=1.0))
         return found
 
 

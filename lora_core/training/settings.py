@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ ATTENTION = re.compile(r"(?:^|[._])(?:attn\d?|attention|self_attn|cross_attn|\w+
 FEED_FORWARD = re.compile(r"(?:^|\.)(?:ff|ffn|mlp|feed_forward|\w+_mlp)\.")
 FUSED_BLOCK = re.compile(r"(?:^|\.)linear[12]$")  # attention and feed-forward in one: single blocks of Flux
 
+
+def _adamw(parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Loshchilov & Hutter 2019 (arXiv 1711.05101)."""
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+
 # What to train -> whether a matrix of the model belongs to it, by its path inside the denoiser.
 TARGETS: Mapping[str, Callable[[str], bool]] = {
     "attention": lambda inner: bool(ATTENTION.search(inner) or FUSED_BLOCK.search(inner)),
@@ -30,8 +37,8 @@ TARGETS: Mapping[str, Callable[[str], bool]] = {
 }
 # Algorithm -> whether it also changes convolutions; these are taken wherever they are, 1x1 ones as linear layers are.
 ALGORITHMS: Mapping[str, bool] = {"lora": False, "locon": True}
-OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": lambda parameters, rate: torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0),
+OPTIMISERS: Mapping[str, Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
 }
 # Share of the run after warming up, 0..1 -> factor of the learning rate.
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
@@ -111,7 +118,7 @@ class TrainSettings:
             raise BadTraining(wrong)
 
 
-_TABLES: Mapping[str, Mapping[str, object]] = {
+_TABLES: Mapping[str, Mapping[str, Any]] = {
     "targets": TARGETS,
     "algorithm": ALGORITHMS,
     "optimiser": OPTIMISERS,

@@ -5,6 +5,7 @@ a batch far less noisy than independent draws.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ def _uniform(shares: Tensor) -> Tensor:
 
 def _logit_normal(shares: Tensor) -> Tensor:
     """sigmoid(z) of a standard normal z: Esser et al. 2024 (arXiv 2403.03206), section 3.1, m = 0, s = 1."""
-    return torch.sigmoid(torch.special.ndtri(shares.double().clamp(1e-6, 1 - 1e-6))).float()
+    special: Any = torch.special
+    return torch.sigmoid(special.ndtri(shares.double().clamp(1e-6, 1 - 1e-6))).float()
 
 
 TIMESTEPS: Mapping[str, Callable[[Tensor], Tensor]] = {"uniform": _uniform, "logit-normal": _logit_normal}

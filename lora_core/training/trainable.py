@@ -1,6 +1,7 @@
 """The trained branch beside one frozen layer."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,5 +58,5 @@ class TrainableLayer(nn.Module):
         if not is_linear(module):
             hidden = convolved(module, down, x)
             return y + torch.einsum("or,br...->bo...", up.flatten(1), hidden) * self.scale
-        flat: Any = AddLowRank.apply(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), down, up, self.scale)
-        return flat.view(y.shape)
+        add: Callable[..., Tensor] = cast("Any", AddLowRank).apply
+        return add(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), down, up, self.scale).view(y.shape)

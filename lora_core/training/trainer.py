@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,12 @@ class Trainer:
         name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
         self._batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
         self._grid = grid([sample for sample in self._samples if not sample.keep])
-        self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
+        with torch.inference_mode(False):
+            self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
         self._make_layers()
         self._optimiser = OPTIMISERS[settings.optimiser]([self._flat.whole], settings.rate)
-        self._good = self._flat.whole.detach().clone()
+        with torch.inference_mode(False):
+            self._good = self._flat.whole.detach().clone()
         self._at_start: list[float] = []
         self._losses: list[float] = []
         self._history: list[tuple[int, float]] = []
@@ -170,7 +172,7 @@ class Trainer:
             group["lr"] = self.settings.rate_at(self.step + 1)
         with torch.inference_mode(False), torch.enable_grad(), _attention(self._denoiser.device):
             loss = self.loss(batch)
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = self._flat.clip(self.settings.clip)
             if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
                 self._restore()
@@ -203,7 +205,7 @@ class Trainer:
         return (weights * errors(output, target)).mean()
 
     @contextmanager
-    def _untrained(self) -> Iterator[None]:
+    def _untrained(self) -> Generator[None]:
         for layer in self._layers.values():
             layer.is_on = False
         try:
@@ -241,7 +243,7 @@ class Trainer:
                 conditions = self._denoiser.conditions(samples, texts, latents.shape)
                 noisy = self._objective.noisy(latents, noise, wide)
                 output = self._denoiser.predict(noisy, sigmas, conditions)
-            found += errors(output, self._objective.target(latents, noise, wide)).tolist()
+            found += [float(error) for error in errors(output, self._objective.target(latents, noise, wide))]
         return found
 
     def _should_checkpoint(self) -> bool:
@@ -325,6 +327,11 @@ class Trainer:
         return trained_file(name, layers, self._denoiser.layout, self.settings, self._samples, self.step)
 
 
-def _attention(device: torch.device) -> Any:
+@contextmanager
+def _attention(device: torch.device) -> Generator[None]:
     """On a CPU, backward through torch's fused attention takes 20 times as long as through the plain formula."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    if device.type != "cpu":
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

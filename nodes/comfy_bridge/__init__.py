@@ -4,7 +4,7 @@ from .applying import PLAN, Applied, apply_to_clip, apply_to_model
 from .encoding import encoders_of, progress
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
-from .previewing import PreviewOrder, is_cancelled, sample
+from .previewing import PreviewOrder, is_cancelled, raise_if_cancelled, sample, step_bar
 from .training import HostDenoiser
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
@@ -25,5 +25,7 @@ __all__ = [
     "is_cancelled",
     "model_names",
     "progress",
+    "raise_if_cancelled",
     "sample",
+    "step_bar",
 ]

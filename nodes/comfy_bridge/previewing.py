@@ -1,16 +1,18 @@
 """Samples small pictures through a model as it is at this moment, without taking part in what is done to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import comfy.sample
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 SAMPLER, SCHEDULER = "euler", "simple"
+PREVIEW_SIDE = 512  # pixels, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,17 @@ class PreviewOrder:
 def is_cancelled() -> bool:
     """Whether a person asked the host to end the run. The host acts on it at the next node."""
     return comfy.model_management.processing_interrupted()
+
+
+def raise_if_cancelled() -> None:
+    """End the node as the host ends cancelled ones."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def step_bar(total: int) -> Callable[[int, Any], None]:
+    """Shows how many steps are done, perhaps with a picture (PIL); unlike `progress`, never ends the run."""
+    bar = comfy.utils.ProgressBar(total)
+    return lambda done, picture: bar.update_absolute(done, total, picture and ("JPEG", picture, PREVIEW_SIDE))
 
 
 def sample(

