@@ -1,18 +1,20 @@
 """A branch against its floor, and the total rank from which `auto` merges.
 
 "floor": R(m+n)/(mn) of the layer's multiplications, timed as that share of the layer's time, and one pass over the
-output. "crossover": the least total rank at which `auto` merges, for models whose adapters are on square layers of one width.
+output. "crossover": the least total rank at which `auto` merges, of models with adapters on square layers of one width.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ._host import start_host
+from ._measure import Row, write_rows
 
 RUNS = 5
 STACKS = ((1, 32), (4, 32), (8, 32))
@@ -32,17 +34,21 @@ LAYERS = {320: 60, 640: 140, 1280: 560, 3072: 400}  # of that width in such a mo
 def main() -> None:
     """Print both tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file for the rows")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"runs per case, of which the median counts ({RUNS})")
-    runs = parser.parse_args().runs
+    options = parser.parse_args()
+    rows: list[Row] = []
     start_host()
     torch.set_num_threads(1)
     with torch.inference_mode():
         print("| Layer, adapters | layer alone | branch | floor | branch / floor |\n|---|---:|---:|---:|---:|")
         for name, (shape, positions) in SHAPES.items():
             for count, rank in STACKS:
-                alone, branch, floor = _against_floor(shape, positions, count, rank, runs)
+                alone, branch, floor = _against_floor(shape, positions, count, rank, options.runs)
                 label = f"{name}, {count} x rank {rank}"
                 print(f"| {label} | {alone:.2f} | {branch:.2f} | {floor:.2f} | {branch / floor:.2f} |", flush=True)
+                rows.append(Row(f"branch, {label}", branch, floor, "its floor", floor / branch, "ms"))
+    write_rows(options.json, rows)
     print("\n| Layers | model | total rank from which auto merges |\n|---|---:|---:|")
     for width in WIDTHS:
         print(f"| {LAYERS[width]} of {width} x {width} | {MODEL_GB[width]} GB | {crossover(width)} |")
