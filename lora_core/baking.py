@@ -16,7 +16,7 @@ from .conversion import STALE
 from .errors import BadSetting, NotMergeable
 from .factors import EXACT
 from .loaded_lora import PlacedAdapter
-from .lora_file import TensorReader
+from .lora_file import Reader
 from .merging.merge_files import Source, load_sources
 from .new_adapter import HISTORY, Progress, check_out, no_progress
 from .safetensors_writer import write_streamed
@@ -162,7 +162,7 @@ class Baking:
             placed.adapter.add_delta_(weight if rows is None else weight[rows[0] : rows[1]], strength)
         return weight
 
-    def _stored(self, reader: TensorReader, key: str, numbers: Tensor) -> Tensor:
+    def _stored(self, reader: Reader, key: str, numbers: Tensor) -> Tensor:
         """Numbers as the checkpoint stores them, rounded to the nearest; fp8 by the scale beside it."""
         scale = self._checkpoint.scale(reader, key)
         dtype = self._checkpoint.header.entries[key].dtype
@@ -173,7 +173,7 @@ class Baking:
             self._beyond.append(f"'{key}': {beyond} numbers are larger than {dtype} holds, and are its largest now")
         return scaled.clamp(-largest, largest).to(dtype)
 
-    def _numbers(self, reader: TensorReader, key: str, stored: Tensor) -> Tensor:
+    def _numbers(self, reader: Reader, key: str, stored: Tensor) -> Tensor:
         scale = self._checkpoint.scale(reader, key)
         return stored.float() if scale is None else stored.float() * scale
 

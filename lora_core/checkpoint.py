@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import FileDamaged
-from .lora_file import LoraFile, TensorReader, identify
+from .lora_file import LoraFile, Reader, identify
 from .safetensors_header import Header, read_header
 from .target_layer import ModelLayout, list_targets
 
@@ -47,7 +47,7 @@ class Checkpoint:
         with self.file.tensors() as reader:
             return self.value(reader, key)
 
-    def value(self, reader: TensorReader, key: str) -> Tensor:
+    def value(self, reader: Reader, key: str) -> Tensor:
         """As `read`, out of a file that is open already."""
         stored = reader.tensor(key)
         if not stored.is_floating_point():
@@ -55,7 +55,7 @@ class Checkpoint:
         scale = self.scale(reader, key)
         return stored.float() if scale is None else stored.float() * scale
 
-    def scale(self, reader: TensorReader, key: str) -> Tensor | None:
+    def scale(self, reader: Reader, key: str) -> Tensor | None:
         """What the stored numbers of a weight are to be multiplied by, shaped for that; None for 1."""
         entry = self.header.entries[key]
         if entry.dtype not in FP8 or not key.endswith(WEIGHT):

@@ -17,7 +17,7 @@ from .key_dialects.spelling import SPELLINGS, Spelling
 from .key_map import LayerKeys, bare_name, map_keys
 from .key_report import KeyNote
 from .loaded_lora import family_of_header, rules_of
-from .lora_file import LoraFile, TensorReader
+from .lora_file import LoraFile, Reader
 from .model_of_files import model_of
 from .name_table import NameTable, Place
 from .refusals import refuse_foreign
@@ -76,7 +76,7 @@ def convert(file: LoraFile, to: str, layout: ModelLayout | None = None) -> Conve
 class _Conversion:
     """Collects the pieces of every layer of the model, then writes them under the other dialect's names."""
 
-    def __init__(self, file: LoraFile, spelling: Spelling, layout: ModelLayout, reader: TensorReader) -> None:
+    def __init__(self, file: LoraFile, spelling: Spelling, layout: ModelLayout, reader: Reader) -> None:
         self._file = file
         self._spelling = spelling
         self._layout = layout

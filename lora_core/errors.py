@@ -15,6 +15,10 @@ LoraError
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
+|-- BadTraining            settings of a training that make no sense, or a model that can't be trained
+|-- TrainingFailed         a training that can't go on, and what to change
+|-- NoPictures             there is nothing to train on
+|-- BadPictures            some pictures or captions can't be used
 |-- BadSetting             a number or name that was given makes no sense
 `-- StackError             a LoRA stack has rows that can't be read
 """
@@ -159,6 +163,23 @@ class NotMergeable(LoraError):
         super().__init__(f"{what}: {listed(self.reasons)}. Nothing was written.")
 
 
+class NoPictures(LoraError):
+    """There is nothing to train on: an empty folder, an empty batch, or only pictures that can't be used."""
+
+
+class BadPictures(LoraError):
+    """Some pictures or captions of a training set can't be used; lists all of them, each with its reason."""
+
+    def __init__(self, where: str, reasons: Sequence[str], pictures: int, advice: str = "") -> None:
+        self.where = where
+        self.reasons = tuple(reasons)
+        self.pictures = pictures
+        super().__init__(
+            f"{where}: {len(self.reasons)} of {pictures} pictures can't be used: {listed(self.reasons)}."
+            + (f" {advice}" if advice else "")
+        )
+
+
 class BadSetting(LoraError):
     """A number or a name that was given makes no sense; says what would."""
 
@@ -169,3 +190,21 @@ class StackError(LoraError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"the LoRA stack has {len(self.reasons)} bad row(s): {listed(self.reasons)}")
+
+
+class BadTraining(LoraError):
+    """A training that can't begin. `reasons` holds everything that is wrong."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = list(reasons)
+        super().__init__(f"The training can't begin: {'; '.join(self.reasons)}.")
+
+
+class TrainingFailed(LoraError):
+    """A training that had to stop. `step` is the last good one; `reason` and `advice` are for a person."""
+
+    def __init__(self, step: int, reason: str, advice: str) -> None:
+        self.step = step
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"The training stopped after step {step}: {reason}. {advice}")

@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint
 from .errors import BadSetting, DifferentFamilies, NotMergeable
 from .factors import EXACT, Factored
 from .key_dialects.spelling import SPELLINGS
-from .lora_file import TensorReader
+from .lora_file import Reader
 from .new_adapter import AdapterMaker, NewAdapter, Progress, no_progress
 from .randomised_svd import leading_spectrum
 from .rank_limits import RankLimits
@@ -131,7 +131,7 @@ class _Extraction:
         notes = [f"{missing} layers of {self._base.name} are not in {self._tuned.name}"] if missing else []
         return layers, [*notes, *([f"{len(theirs)} layers are in {self._tuned.name} alone"] if theirs else [])]
 
-    def _add(self, layer: _Layer, base: TensorReader, tuned: TensorReader, runs: Sequence[tuple[int, int]]) -> None:
+    def _add(self, layer: _Layer, base: Reader, tuned: Reader, runs: Sequence[tuple[int, int]]) -> None:
         before = self._base.value(base, layer.base.weight_name)
         difference = self._tuned.value(tuned, layer.tuned.weight_name) - before
         bias = self._bias(layer, base, tuned)
@@ -195,7 +195,7 @@ class _Extraction:
         noise = math.hypot(*(ROUNDING.get(dtype, 0.0) * norm for dtype, norm in zip(dtypes, norms, strict=True)))
         return MARGIN * noise * sum(1 / math.sqrt(side) for side in difference.shape)
 
-    def _bias(self, layer: _Layer, base: TensorReader, tuned: TensorReader) -> Tensor | None:
+    def _bias(self, layer: _Layer, base: Reader, tuned: Reader) -> Tensor | None:
         if not (layer.base.has_bias and layer.tuned.has_bias):
             return None
         difference = self._tuned.value(tuned, layer.tuned.bias_name) - self._base.value(base, layer.base.bias_name)
@@ -210,7 +210,7 @@ class _Extraction:
         self._vectors_left_out += not self._has_words_for_vectors
         return {role: difference} if self._has_words_for_vectors else {}
 
-    def _elsewhere(self, base: TensorReader, tuned: TensorReader, other: ModelLayout) -> list[str]:
+    def _elsewhere(self, base: Reader, tuned: Reader, other: ModelLayout) -> list[str]:
         """A note on parameters that differ and belong to no layer that an adapter can change, such as a VAE's."""
         own = {name for layout in (self._layout, other) for t in layout.targets.values() for name in _names(t)}
         common = self._base.header.entries.keys() & self._tuned.header.entries.keys()
@@ -240,7 +240,7 @@ def _names(target: TargetLayer) -> tuple[str, str]:
     return target.weight_name, target.bias_name
 
 
-def _bytes(reader: TensorReader, name: str) -> Tensor:
+def _bytes(reader: Reader, name: str) -> Tensor:
     return reader.tensor(name).reshape(-1).view(torch.uint8)
 
 

@@ -15,7 +15,7 @@ from .key_dialects import IGNORED
 from .key_map import ParsedKey, parse_key
 from .key_report import KeyNote, KeyReport
 from .loaded_lora import assemble, family_of_header
-from .lora_file import LoraFile, TensorReader, identify, open_lora
+from .lora_file import LoraFile, Reader, identify, open_lora
 from .name_table import NameTable
 from .refusals import refuse_foreign
 from .safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
@@ -29,7 +29,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class HeaderReader:
     """Gives shapes without data, except for single numbers when the file is at hand."""
 
-    def __init__(self, header: Header, scalars: TensorReader | None) -> None:
+    def __init__(self, header: Header, scalars: Reader | None) -> None:
         self._header = header
         self._scalars = scalars
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from .families import Family, Widths, recognise
 from .finite import is_finite
 from .key_map import LayerKeys, bare_name, map_keys, parse_key
 from .key_report import KeyNote, KeyReport
-from .lora_file import LoraFile
+from .lora_file import LoraFile, Reader
 from .name_table import NameTable, Place
 from .refusals import refuse_foreign
 from .safetensors_header import Header
@@ -37,14 +36,6 @@ from .shared_tensors import whole_file
 from .target_layer import UNET, ModelLayout, TargetLayer
 
 TEXT_ENCODER_LAYER = re.compile(r"^(?:lora_te|lora_prior_te|text_encoder|base_model\.model\.text_)")
-
-
-class Reader(Protocol):
-    """Where tensors come from: a mapped file, or, for a look without reading, its header alone."""
-
-    def tensor(self, key: str) -> Tensor:
-        """The tensor of a key; on the meta device where only its shape is known."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

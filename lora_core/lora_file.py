@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ def identify(path: Path) -> FileIdentity:
     return FileIdentity(path, status.st_mtime_ns, status.st_size)
 
 
+class Reader(Protocol):
+    """Where tensors come from: a mapped file, memory, or, for a look without reading, a header alone."""
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor of a key; on the meta device where only its shape is known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraFile:
     """An adapter file whose header has been read and whose tensors have not."""
@@ -50,7 +58,7 @@ class LoraFile:
         return self.identity.path.name
 
     @contextmanager
-    def tensors(self) -> Generator["TensorReader"]:
+    def tensors(self) -> Generator[Reader]:
         """Memory-map the file while the block runs; what the reader returned stays valid after it."""
         path = self.identity.path
         try:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_lora, apply_stack, convert_lora, inspect_lora, lora_stack
+from . import apply_lora, apply_stack, convert_lora, dataset, dataset_folder, inspect_lora, lora_stack
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -10,6 +10,8 @@ NODES: list[type[io.ComfyNode]] = [
     *apply_stack.NODES,
     *inspect_lora.NODES,
     *convert_lora.NODES,
+    *dataset_folder.NODES,
+    *dataset.NODES,
 ]
 
 

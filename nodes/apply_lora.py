@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lora_core import LoraFile
 from ..lora_core.weave import AUTO
 from .applying import apply_row, report_output
 from .comfy_bridge import model_names
@@ -13,6 +14,7 @@ from .socket_types import (
     applied_outputs,
     clip_input,
     lora_file_input,
+    lora_input,
     mode_input,
     model_input,
     on_unmatched_input,
@@ -30,7 +32,7 @@ class ApplyLora(LoraFileNode):
             node_id="LoraLoomApply",
             display_name="Apply LoRA",
             category=CATEGORY,
-            description="Applies a LoRA file to the model and its CLIP, and says which layers it reached.",
+            description="Applies a LoRA to the model and its CLIP, and says which layers it reached.",
             inputs=[
                 model_input("the LoRA"),
                 lora_file_input(),
@@ -39,6 +41,7 @@ class ApplyLora(LoraFileNode):
                 on_unmatched_input(),
                 clip_input("the LoRA"),
                 mode_input(),
+                lora_input("What to apply."),
             ],
             outputs=applied_outputs("the LoRA"),
         )
@@ -53,11 +56,12 @@ class ApplyLora(LoraFileNode):
         on_unmatched: str,
         clip: Any = None,
         mode: str = AUTO,
+        lora: LoraFile | None = None,
     ) -> io.NodeOutput:
-        """Apply the file."""
+        """Apply the LoRA that came in, else the file."""
         names = model_names(model, clip)
         strengths = (strength_model, strength_clip)
-        model, clip, report = apply_row(names, model, clip, lora_name, strengths, on_unmatched, mode)
+        model, clip, report = apply_row(names, model, clip, lora or lora_name, strengths, on_unmatched, mode)
         return report_output([report], model, clip)
 
 

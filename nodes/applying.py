@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lora_core import KeyReport, StackError
+from ..lora_core import KeyReport, LoraFile, StackError
 from ..lora_core.weave import AUTO
 from .comfy_bridge import ON_UNLOAD, ModelNames, apply_to_clip, apply_to_model
 from .loading import CACHE
@@ -21,25 +21,26 @@ def apply_row(
     names: ModelNames,
     model: Any,
     clip: Any,
-    lora_name: str,
+    lora: str | LoraFile,
     strengths: tuple[float, float],
     on_unmatched: str,
     mode: str = AUTO,
 ) -> tuple[Any, Any, KeyReport]:
     """Apply one file at (model strength, CLIP strength): the changed model, the changed CLIP, the account.
 
-    Raises LoraError when the file can't be used, or, with on_unmatched "error", when keys fit nothing. The model and
-    the CLIP given are never changed.
+    The file is given by its name or opened; an adapter in memory is an opened one. Raises LoraError when it can't
+    be used, or, with on_unmatched "error", when keys fit nothing. The model and the CLIP given are never changed.
     """
     if not all(map(math.isfinite, strengths)):
-        raise StackError([f"'{lora_name}': a strength is not a number: {strengths[0]}, {strengths[1]}"])
-    lora = CACHE.get(lora_name, names)
-    report = lora.report.require_any()
+        name = lora if isinstance(lora, str) else lora.name
+        raise StackError([f"'{name}': a strength is not a number: {strengths[0]}, {strengths[1]}"])
+    loaded = CACHE.get(lora, names) if isinstance(lora, str) else CACHE.get_opened(lora, names)
+    report = loaded.report.require_any()
     if on_unmatched == ERROR:
         report.require_complete()
-    applied = apply_to_model(model, lora, strengths[0], mode)
+    applied = apply_to_model(model, loaded, strengths[0], mode)
     if clip is not None:
-        clip = apply_to_clip(clip, lora, strengths[1], mode)
+        clip = apply_to_clip(clip, loaded, strengths[1], mode)
     return applied.patcher, clip, report.with_notes(applied.notes)
 
 

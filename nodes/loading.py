@@ -2,9 +2,10 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..lora_core import LoadedLora, load_lora, open_lora
+from ..lora_core import LoadedLora, LoraFile, load_lora, open_lora
 from ..lora_core.lora_file import FileIdentity, identify
 from .lora_folders import find_lora
 
@@ -25,11 +26,18 @@ class LoraCache:
     def get(self, name: str, names: "ModelNames") -> LoadedLora:
         """The file of this name for this model; read again only when it changed. Raises LoraError."""
         path = find_lora(name)
-        key = (identify(path), names.fingerprint)
+        return self._get(identify(path), names, lambda: open_lora(path))
+
+    def get_opened(self, file: LoraFile, names: "ModelNames") -> LoadedLora:
+        """An opened file, or an adapter in memory, for this model. Raises LoraError."""
+        return self._get(file.identity, names, lambda: file)
+
+    def _get(self, identity: FileIdentity, names: "ModelNames", opened: Callable[[], LoraFile]) -> LoadedLora:
+        key = (identity, names.fingerprint)
         lora = self._kept.get(key)
         if lora is None:
-            lora = load_lora(open_lora(path), names.layout, names.table)
-            self._forget_older(key[0])
+            lora = load_lora(opened(), names.layout, names.table)
+            self._forget_older(identity)
             self._kept[key] = lora
             LOG.info("LoRA Loom: %s", lora.report.headline())
         self._kept.move_to_end(key)

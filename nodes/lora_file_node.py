@@ -19,15 +19,20 @@ def check_file(name: str | None) -> bool | str:
     return True
 
 
+NOT_CONNECTED = object()
+
+
 class LoraFileNode(io.ComfyNode):
-    """A node with the input `lora_name`, see socket_types.lora_file_input."""
+    """A node with the input `lora_name`, see socket_types.lora_file_input, and perhaps `lora` in its place."""
 
     @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        """Refuse a missing or unreadable file before the run starts."""
-        return check_file(lora_name)
+    def validate_inputs(cls, lora_name: str | None = None, lora: Any = NOT_CONNECTED) -> bool | str:
+        """Refuse a missing or unreadable file before the run starts; the host gives None for what is connected."""
+        return True if lora is not NOT_CONNECTED else check_file(lora_name)
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> Any:
+    def fingerprint_inputs(cls, lora_name: str | None = None, lora: Any = NOT_CONNECTED, **_: Any) -> Any:
         """Run again when the file changed."""
-        return str(identify_lora(lora_name)) if lora_name is not None else None
+        if lora is not NOT_CONNECTED or lora_name is None:
+            return None
+        return str(identify_lora(lora_name))

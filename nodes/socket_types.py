@@ -8,6 +8,8 @@ from ..lora_core.weave import AUTO, MODES
 from .lora_folders import lora_names
 
 LoraStack = io.Custom("LORA_STACK")
+Lora = io.Custom("LORA")  # a lora_core.LoraFile: on disk, or in memory as training and merging make it
+LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 
 CATEGORY = "LoRA Loom"
 REPORT = "report"
@@ -21,6 +23,16 @@ def lora_file_input() -> io.Combo.Input:
         "lora_name",
         options=lora_names(),
         tooltip="The LoRA file, from the loras folders. A file that is overwritten is read again at the next run.",
+    )
+
+
+def lora_input(what: str) -> Any:
+    """An adapter out of another node, in the place of a file."""
+    return Lora.Input(
+        "lora",
+        optional=True,
+        tooltip=f"{what} A LoRA from another node, as Train LoRA and Merge LoRA give it. With it connected, the file "
+        "above is not read.",
     )
 
 

@@ -174,7 +174,7 @@ class WovenLayer(nn.Module):
         in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
         strengths = self.rank_strengths.to(x)
         if len(self.shape) > 2:
-            hidden = _convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
+            hidden = convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
             return self._add_to_channels(hidden, y, module, in_place=in_place)
         hidden = functional.linear(x, down.to(x)) * strengths
         if not in_place or not y.is_contiguous():
@@ -229,7 +229,7 @@ class ModuleAsFrozen:
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """See FrozenLayer.apply."""
         weight = weight.to(x)
-        return functional.linear(x, weight) if is_linear(self.module) else _convolved(self.module, weight, x)
+        return functional.linear(x, weight) if is_linear(self.module) else convolved(self.module, weight, x)
 
 
 def dense_weight(module: nn.Module) -> Tensor:
@@ -266,7 +266,8 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
     return y - bias.to(y).reshape(-1, *[1] * (0 if is_linear(module) else y.dim() - 2))
 
 
-def _convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+def convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+    """A convolution of another weight [out, in, *kernel], without bias, with the module's stride, padding, dilation."""
     return _convolution(module)(x, weight, None, module.stride, module.padding, module.dilation)
 
 

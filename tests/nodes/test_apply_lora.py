@@ -9,6 +9,7 @@ import pytest
 import torch
 from lora_pack.devtools.hosts import Host
 from lora_pack.lora_core import FamilyMismatch, LoraError, NoLayerReached, UnmatchedKeys
+from lora_pack.lora_core.lora_in_memory import lora_in_memory
 from lora_pack.lora_core.weave import MERGE
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import HostPatch
@@ -37,6 +38,17 @@ def test_the_result_is_that_of_the_hosts_own_loader(
     base, ours = run(model), run(_apply(model, style, strength).args[0])
     assert torch.allclose(ours, run(_host_loader(model, loras_dir / style, strength)), atol=TOLERANCE)
     assert not torch.allclose(ours, base, atol=1e-2)
+
+
+def test_an_adapter_in_memory_is_applied_as_its_file_is_and_in_the_place_of_the_file(
+    model: Any, run: Step, style: str, adapter_tensors: dict[str, Tensor]
+) -> None:
+    held = lora_in_memory("trained", adapter_tensors, {})
+    applied = ApplyLora.execute(model, "no such file", 0.7, 0.7, "error", lora=held)
+    assert torch.equal(run(applied.args[0]), run(_apply(model, style, 0.7).args[0]))
+    assert "trained" in applied.args[2]
+    assert ApplyLora.validate_inputs(lora_name="no such file", lora=None) is True  # the host's None: connected
+    assert ApplyLora.validate_inputs(lora_name="no such file") is not True
 
 
 def test_strength_0_is_the_base_model_to_the_bit(model: Any, run: Step, style: str) -> None:

@@ -1,10 +1,20 @@
 """What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
 
+from pathlib import Path
+
 import pytest
 from comfy_api.latest import io
 from lora_pack.nodes import NODES
 
-IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
+IDS = [
+    "LoraLoomApply",
+    "LoraLoomStack",
+    "LoraLoomApplyStack",
+    "LoraLoomInspect",
+    "LoraLoomConvert",
+    "LoraLoomDatasetFolder",
+    "LoraLoomDataset",
+]
 
 
 def test_node_ids_never_change() -> None:
@@ -16,6 +26,14 @@ def test_every_input_and_output_says_what_it_is(node: type[io.ComfyNode]) -> Non
     schema = node.GET_SCHEMA()
     assert schema.description and schema.display_name and schema.category == "LoRA Loom"
     assert all(entry.tooltip for entry in [*schema.inputs, *schema.outputs])
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_the_help_page_names_every_input_and_output(node: type[io.ComfyNode]) -> None:
+    schema = node.GET_SCHEMA()
+    page = (Path(__file__).parents[2] / "web" / "docs" / f"{schema.node_id}.md").read_text("utf-8")
+    named = [entry.id for entry in schema.inputs] + [entry.display_name or entry.id for entry in schema.outputs]
+    assert [name for name in named if f"| {name}" not in page] == []
 
 
 @pytest.mark.parametrize("node", NODES, ids=IDS)
