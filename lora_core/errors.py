@@ -11,6 +11,7 @@ LoraError
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
 |-- LayerGone              a layer that adapters stand beside is no longer in the model
+|-- WeaveTooLarge          memory ran out while the matrices beside the layers were made or moved
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
@@ -23,6 +24,8 @@ LoraError
 """
 
 from collections.abc import Sequence
+
+import torch
 
 LISTED_AT_MOST = 10
 
@@ -116,6 +119,20 @@ class LayerGone(LoraError):
         super().__init__(
             f"{len(self.paths)} layers that LoRAs were applied to are gone from the model: {listed(self.paths)}. "
             f"Another node replaced them; apply the LoRA behind that node."
+        )
+
+
+class WeaveTooLarge(LoraError, torch.OutOfMemoryError):
+    """Memory ran out for what acts beside the layers. Also torch's own error, so that the host makes room."""
+
+    def __init__(self, files: int, size: int, device: str) -> None:
+        self.files = files
+        self.size = size  # bytes
+        self.device = device
+        super().__init__(
+            f"out of memory on {device} while {files} LoRA files were put beside the layers, which takes "
+            f"{size / 1e6:.0f} MB. The model is as it was; run again with mode 'merge', with fewer files or with files "
+            f"of a lower rank."
         )
 
 

@@ -111,6 +111,7 @@ class WovenLayer(nn.Module):
         if biases:
             self.biases = _parameter(torch.stack([_whole_bias(one, shape[0]) for one in biases]), dtype)
         self.others = [one for one in strands if not one.is_bias and not isinstance(one.adapter, LowRank)]
+        self.numbers = tuple(rank_of)
         self.rank_of = torch.tensor(rank_of, dtype=torch.long)
         self.bias_of = torch.tensor([one.number for one in biases], dtype=torch.long)
         self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
@@ -125,10 +126,16 @@ class WovenLayer(nn.Module):
         """Of all low-rank adapters together."""
         return len(self.rank_of)
 
+    @property
+    def has_ranks_only(self) -> bool:
+        """Whether nothing but low-rank adapters acts here."""
+        return not self.others and self.biases is None
+
     def set_strengths(self, strengths: Tensor) -> None:
         """Take over the strengths [files] of the plan, in place, so that compiled code stays valid."""
         self.rank_strengths.copy_(strengths[self.rank_of])
-        self.bias_strengths.copy_(strengths[self.bias_of])
+        if self.biases is not None:
+            self.bias_strengths.copy_(strengths[self.bias_of])
         self.other_strengths = [float(strengths[one.number]) for one in self.others]
 
     def forget_weight(self) -> None:
