@@ -31,10 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
 class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
-    async def on_load(self) -> None:
-        """Add the routes that the page asks."""
-        add_routes()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack."""
+        """Every node of the pack. Adds the routes of the page as well: ComfyUI 0.3.75 never calls `on_load`."""
+        add_routes()
         return NODES
