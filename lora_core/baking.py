@@ -13,11 +13,11 @@ from torch import Tensor
 from .adapters import Enlarged
 from .checkpoint import Checkpoint
 from .conversion import STALE
-from .errors import BadSetting, NotMergeable
+from .errors import NotMergeable
 from .factors import EXACT
 from .loaded_lora import PlacedAdapter
 from .lora_file import Reader
-from .merging.merge_files import Source, load_sources
+from .merging.merge_files import Source, check_strengths, load_sources
 from .new_adapter import HISTORY, Progress, check_out, no_progress
 from .safetensors_writer import write_streamed
 
@@ -82,16 +82,15 @@ class Baking:
             FamilyMismatch: a file is for another family than the checkpoint.
             NotMergeable: keys that fit nothing, or layers that would have to grow; lists all.
         """
-        if not all(math.isfinite(source.strength) for source in sources) or not any(s.strength for s in sources):
-            raise BadSetting("strengths should be finite numbers, and one of them not 0")
+        check_strengths(sources)
         self._checkpoint = checkpoint
         self._sources = sources
         what = f"{' and '.join(dict.fromkeys(s.file.name for s in sources))} can't be baked into {checkpoint.name}"
         loras = load_sources(sources, checkpoint.layout(), what, without_parts=True)
         self._changes: dict[str, list[tuple[PlacedAdapter, float]]] = {}
         for source, lora in zip(sources, loras, strict=True):
-            for placed in lora.adapters if source.strength else ():
-                self._changes.setdefault(placed.target, []).append((placed, source.strength))
+            for placed in lora.adapters if any(source.strengths) else ():
+                self._changes.setdefault(placed.target, []).append((placed, source.strength_in(placed.part)))
         growing = [
             name for name, changes in self._changes.items() for p, _ in changes if isinstance(p.adapter, Enlarged)
         ]
@@ -192,7 +191,7 @@ class Baking:
 
     def _metadata(self) -> dict[str, str]:
         kept = {k: v for k, v in self._checkpoint.header.metadata.items() if k not in STALE}
-        sources = [{"file": source.file.name, "strength": source.strength} for source in self._sources]
+        sources = [source.said() for source in self._sources]
         history = {"by": "bake", "checkpoint": self._checkpoint.name, "sources": sources}
         return {"format": "pt", **kept, HISTORY: json.dumps(history, sort_keys=True)}
 

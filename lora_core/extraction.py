@@ -227,7 +227,7 @@ class _Extraction:
         if self._noisy:
             notes.append(
                 f"{self._noisy} of the singular values kept are no larger than the checkpoints' rounding makes them; "
-                f"--cut-noise leaves them out"
+                "cut_noise leaves them out"
             )
         if self._vectors_left_out:
             notes.append(

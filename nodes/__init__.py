@@ -2,7 +2,21 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_lora, apply_stack, convert_lora, inspect_lora, lora_stack
+from . import (
+    apply_lora,
+    apply_stack,
+    bake_lora,
+    convert_lora,
+    extract_lora,
+    inspect_lora,
+    load_lora_file,
+    lora_stack,
+    merge_lora,
+    plot_lora,
+    resize_lora,
+    save_lora,
+    similarity,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -10,6 +24,14 @@ NODES: list[type[io.ComfyNode]] = [
     *apply_stack.NODES,
     *inspect_lora.NODES,
     *convert_lora.NODES,
+    *load_lora_file.NODES,
+    *save_lora.NODES,
+    *merge_lora.NODES,
+    *resize_lora.NODES,
+    *extract_lora.NODES,
+    *bake_lora.NODES,
+    *similarity.NODES,
+    *plot_lora.NODES,
 ]
 
 

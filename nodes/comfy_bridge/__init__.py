@@ -3,6 +3,8 @@
 from .applying import PLAN, Applied, apply_to_clip, apply_to_model
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
+from .model_weights import parameter_of
+from .progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
 __all__ = [
@@ -11,10 +13,12 @@ __all__ = [
     "WEAVE",
     "Applied",
     "HostPatch",
+    "HostProgress",
     "ModelNames",
     "apply_to_clip",
     "apply_to_model",
     "forget_names",
     "forget_weaves",
     "model_names",
+    "parameter_of",
 ]

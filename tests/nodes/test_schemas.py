@@ -1,10 +1,18 @@
 """What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
 
+from pathlib import Path
+
 import pytest
 from comfy_api.latest import io
 from lora_pack.nodes import NODES
 
-IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
+PAGES = Path(__file__).parents[2] / "web" / "docs"
+
+IDS = [
+    "LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert", "LoraLoomLoad",
+    "LoraLoomSave", "LoraLoomMerge", "LoraLoomResize", "LoraLoomExtract", "LoraLoomBake", "LoraLoomSimilarity",
+    "LoraLoomPlot",
+]  # fmt: skip
 
 
 def test_node_ids_never_change() -> None:
@@ -21,5 +29,13 @@ def test_every_input_and_output_says_what_it_is(node: type[io.ComfyNode]) -> Non
 @pytest.mark.parametrize("node", NODES, ids=IDS)
 def test_numbers_tell_their_unit_and_range(node: type[io.ComfyNode]) -> None:
     for entry in node.GET_SCHEMA().inputs:
-        if isinstance(entry, io.Float.Input):
-            assert "factor without unit from -100 to 100" in entry.tooltip
+        if isinstance(entry, io.Float.Input | io.Int.Input):
+            assert f"from {entry.min:g} to {entry.max:g}" in entry.tooltip or f"to {entry.max}" in entry.tooltip
+        if "strength" in entry.id:
+            assert "factor without unit" in entry.tooltip
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_the_help_page_names_every_input(node: type[io.ComfyNode]) -> None:
+    page = (PAGES / f"{node.GET_SCHEMA().node_id}.md").read_text("utf-8")
+    assert [entry.id for entry in node.GET_SCHEMA().inputs if f"| {entry.id}" not in page] == []
