@@ -103,7 +103,7 @@ def spectra(
         for source, delta in deltas.items():
             if not delta.is_in_range():
                 raise NotMergeable(what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
-            values = delta.spectrum.values * abs(sources[source].strength_in(layer.target.part))
+            values = delta.singular_values() * abs(sources[source].strength_in(layer.target.part))
             found[source].append(LayerSpectrum(name=layer.name, block=block_of(layer.target), values=values))
     progress(len(layers), len(layers), "")
     return [FileSpectra(name=name, layers=own) for name, own in zip(files, found, strict=True)]

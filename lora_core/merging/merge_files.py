@@ -170,7 +170,7 @@ class _Merge:
         if self._method.cuts:
             found = _leading(merged, limits, sources)
             values = found.spectrum.values
-            rank = values.numel() if found.is_whole else min(merged.shape)
+            rank = values.numel() if found.is_whole else _rank_of(merged)
             self._short += limits.rank is not None and rank < limits.rank
             merged = found.spectrum.first(limits.keep(values, merged.shape, found.missing))
             kept = found.share_of_first(merged.rank)
@@ -244,6 +244,10 @@ class _Merge:
 def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialSpectrum:
     """The singular triples that the limits may keep: all of them by the factors, or, of a large matrix that has no
     small factors, by a sketch that tells exactly what it leaves out."""
+    if merged.kronecker is not None and limits.given:
+        values = merged.singular_values()
+        left, kept, right = merged.kronecker.leading(limits.keep(values, merged.shape))
+        return PartialSpectrum(Spectrum(left, kept, right), float(values[kept.numel() :].square().sum()), False)
     if merged.product is None or not limits.given or min(merged.shape) <= SKETCH_FROM:
         return PartialSpectrum(merged.spectrum, 0.0, is_whole=True)
     found = leading_spectrum(merged.dense().float(), limits, sources.draw(0, 0))
@@ -251,6 +255,10 @@ def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialS
         *(part.to(EXACT) for part in (found.spectrum.left, found.spectrum.values, found.spectrum.right))
     )
     return replace(found, spectrum=spectrum)
+
+
+def _rank_of(merged: Factored) -> int:
+    return min(merged.shape) if merged.kronecker is None else merged.singular_values().numel()
 
 
 def _check(sources: Sequence[Source], order: MergeOrder) -> None:
