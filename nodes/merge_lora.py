@@ -38,6 +38,7 @@ class MergeLora(io.ComfyNode):
                     default=0,
                     min=0,
                     max=MOST_SEED,
+                    control_after_generate=False,  # another seed at every run would merge anew at every run
                     tooltip=f"Of what dare and della drop, a whole number from 0 to {MOST_SEED}. The same seed gives "
                     "the same file.",
                 ),
