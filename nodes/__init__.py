@@ -7,6 +7,8 @@ from . import (
     apply_stack,
     bake_lora,
     convert_lora,
+    dataset,
+    dataset_folder,
     extract_lora,
     inspect_lora,
     load_lora_file,
@@ -16,7 +18,10 @@ from . import (
     resize_lora,
     save_lora,
     similarity,
+    train_lora,
+    train_settings,
 )
+from .training_routes import add_routes
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -24,6 +29,10 @@ NODES: list[type[io.ComfyNode]] = [
     *apply_stack.NODES,
     *inspect_lora.NODES,
     *convert_lora.NODES,
+    *dataset_folder.NODES,
+    *dataset.NODES,
+    *train_lora.NODES,
+    *train_settings.NODES,
     *load_lora_file.NODES,
     *save_lora.NODES,
     *merge_lora.NODES,
@@ -37,6 +46,10 @@ NODES: list[type[io.ComfyNode]] = [
 
 class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
+
+    async def on_load(self) -> None:
+        """Add the routes that the page asks."""
+        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""

@@ -9,6 +9,8 @@ from .lora_folders import lora_names
 
 LoraStack = io.Custom("LORA_STACK")
 Lora = io.Custom("LORA")  # a lora_core.LoraFile: on disk, or in memory as training and merging make it
+LoraTrainSettings = io.Custom("LORA_TRAIN_SETTINGS")  # names of lora_core.training.TrainSettings -> values
+LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 
 CATEGORY = "LoRA Loom"
 REPORT = "report"

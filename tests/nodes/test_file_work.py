@@ -203,14 +203,14 @@ def test_an_interrupted_bake_leaves_no_file_and_the_old_one_as_it_was(
     output = checkpoints.parent / "output" / "diffusion_models"
     before = (output / "mine.safetensors").read_bytes()
     seen: list[int] = []
-    from lora_pack.nodes.comfy_bridge import progress
+    from lora_pack.nodes.comfy_bridge import work_progress
 
     def interrupt() -> None:
         seen.append(1)
         if len(seen) == 5:
             raise comfy.model_management.InterruptProcessingException
 
-    monkeypatch.setattr(progress, "throw_exception_if_processing_interrupted", interrupt)
+    monkeypatch.setattr(work_progress, "throw_exception_if_processing_interrupted", interrupt)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         BakeLora.execute(BASE, "mine", True, lora_1=opened(style), strength_1=0.1)
     assert [path.name for path in output.iterdir()] == ["mine.safetensors"]
