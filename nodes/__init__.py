@@ -5,11 +5,19 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     apply_lora,
     apply_stack,
+    bake_lora,
     convert_lora,
     dataset,
     dataset_folder,
+    extract_lora,
     inspect_lora,
+    load_lora_file,
     lora_stack,
+    merge_lora,
+    plot_lora,
+    resize_lora,
+    save_lora,
+    similarity,
     train_lora,
     train_settings,
 )
@@ -25,6 +33,14 @@ NODES: list[type[io.ComfyNode]] = [
     *dataset.NODES,
     *train_lora.NODES,
     *train_settings.NODES,
+    *load_lora_file.NODES,
+    *save_lora.NODES,
+    *merge_lora.NODES,
+    *resize_lora.NODES,
+    *extract_lora.NODES,
+    *bake_lora.NODES,
+    *similarity.NODES,
+    *plot_lora.NODES,
 ]
 
 

@@ -4,8 +4,10 @@ from .applying import PLAN, Applied, apply_to_clip, apply_to_model
 from .encoding import encoders_of, progress
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
+from .model_weights import parameter_of
 from .previewing import PreviewOrder, is_cancelled, raise_if_cancelled, sample, step_bar
 from .training import HostDenoiser
+from .work_progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Applied",
     "HostDenoiser",
     "HostPatch",
+    "HostProgress",
     "ModelNames",
     "PreviewOrder",
     "apply_to_clip",
@@ -24,6 +27,7 @@ __all__ = [
     "forget_weaves",
     "is_cancelled",
     "model_names",
+    "parameter_of",
     "progress",
     "raise_if_cancelled",
     "sample",

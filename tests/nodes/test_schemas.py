@@ -17,6 +17,14 @@ IDS = [
     "LoraLoomDataset",
     "LoraLoomTrain",
     "LoraLoomTrainSettings",
+    "LoraLoomLoad",
+    "LoraLoomSave",
+    "LoraLoomMerge",
+    "LoraLoomResize",
+    "LoraLoomExtract",
+    "LoraLoomBake",
+    "LoraLoomSimilarity",
+    "LoraLoomPlot",
 ]
 
 
@@ -43,4 +51,4 @@ def test_the_help_page_names_every_input_and_output(node: type[io.ComfyNode]) ->
 def test_numbers_tell_their_unit_and_range(node: type[io.ComfyNode]) -> None:
     for entry in node.GET_SCHEMA().inputs:
         if isinstance(entry, io.Float.Input):
-            assert re.search("factor without unit from -100 to 100|no unit|Share of|0 to 1", entry.tooltip or "")
+            assert re.search("factor without unit from -100 to 100|no unit|Share of|0 to 1|MiB", entry.tooltip or "")
