@@ -290,7 +290,7 @@ class Trainer:
             self._flat.whole.data.copy_(found.factors)
             self._good.copy_(self._flat.whole.detach())
             device = self._flat.whole.device
-            moved = {k: t.clone() if k == "step" else t.to(device) for k, t in found.optimiser.items()}
+            moved = {k: (t if k == "step" else t.to(device)).clone() for k, t in found.optimiser.items()}
             self._optimiser.state[self._flat.whole] = moved
         self.step = found.step
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)
