@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import apply_lora, apply_stack, convert_lora, inspect_lora, lora_stack
+from .http_routes import add_routes
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -15,6 +16,12 @@ NODES: list[type[io.ComfyNode]] = [
 
 class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
+
+    async def on_load(self) -> None:
+        """Offer the page its routes."""
+        from server import PromptServer  # the host's, at work
+
+        add_routes(PromptServer.instance.routes)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
