@@ -1,5 +1,7 @@
 """The pack's nodes, listed for the host."""
 
+import sys
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import apply_lora, apply_stack, convert_lora, inspect_lora, lora_stack
@@ -17,12 +19,9 @@ NODES: list[type[io.ComfyNode]] = [
 class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
-    async def on_load(self) -> None:
-        """Offer the page its routes."""
-        from server import PromptServer  # the host's, at work
-
-        add_routes(PromptServer.instance.routes)
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack."""
+        """Every node of the pack. Offers the page its routes as well: ComfyUI 0.3.75 never calls `on_load`."""
+        host = sys.modules.get("server")
+        if host is not None and hasattr(host.PromptServer, "instance"):  # none where the nodes are used without a page
+            add_routes(host.PromptServer.instance.routes)
         return NODES
