@@ -183,7 +183,10 @@ function addRowsWidget(node, inputName, description) {
   const widget = node.addDOMWidget(inputName, ROWS_WIDGET, editor.root, {
     getMinHeight: () => editor.height + MARGIN,
     getValue: () => editor.text,
-    setValue: (/** @type {unknown} */ text) => (editor.text = typeof text === "string" ? text : ""),
+    setValue: (/** @type {unknown} */ text) => {
+      editor.text = typeof text === "string" ? text : "";
+      makeRoom(node);
+    },
   });
   editors.set(node, editor);
   followLink(node, widget, editor);

@@ -94,7 +94,7 @@ export class StackRowsEditor {
     this.#body.scrollTop = scrolled;
     this.#renderBar();
     this.root.inert = this.#linked;
-    this.root.style.minHeight = `${this.height}px`;
+    this.root.style.setProperty("--lora-loom-height", `${this.height}px`); // for Nodes 2.0, see lora_loom.css
     this.#focus(focused);
   }
 
