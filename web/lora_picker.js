@@ -34,6 +34,7 @@ class Picker {
   #close;
   #folder = "";
   #at = 0;
+  #seen = 0;
   /** @type {ListedFile[]} */
   #found = [];
   #folders = element("div", { className: "lora-loom-folders" });
@@ -110,17 +111,22 @@ class Picker {
   /** @param {number} index */
   #go(index) {
     this.#at = Math.max(0, Math.min(index, this.#found.length - 1));
-    const [top, height] = [this.#at * ITEM, this.#list.clientHeight];
+    const [top, height] = [this.#at * ITEM, this.#height()];
     if (top < this.#list.scrollTop) this.#list.scrollTop = top;
     else if (top + ITEM > this.#list.scrollTop + height) this.#list.scrollTop = top + ITEM - height;
     this.#draw();
     this.#show();
   }
 
+  /** Pixels of the list, read once: reading lays out the page, which a keystroke should not wait for. */
+  #height() {
+    return (this.#seen ||= this.#list.clientHeight) || 300;
+  }
+
   /** Only what is seen is in the page. */
   #draw() {
     const first = Math.max(0, Math.floor(this.#list.scrollTop / ITEM) - MORE);
-    const count = Math.ceil((this.#list.clientHeight || 300) / ITEM) + 2 * MORE;
+    const count = Math.ceil(this.#height() / ITEM) + 2 * MORE;
     const items = this.#found.slice(first, first + count).map((file, offset) => this.#item(file, first + offset));
     this.#space.replaceChildren(...items);
     this.field.setAttribute("aria-activedescendant", `lora-loom-file-${this.#at}`);
@@ -183,7 +189,7 @@ class Picker {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const page = Math.floor(this.#list.clientHeight / ITEM);
+    const page = Math.floor(this.#height() / ITEM);
     /** @type {Record<string, number>} */
     const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
     if (event.key === "Enter") this.#choose(this.#at);

@@ -142,7 +142,7 @@ def add_node(page: Page, node_type: str, values: dict[str, Any] | None = None) -
     """Its id."""
     script = """([type, values]) => {
         const node = LiteGraph.createNode(type);
-        node.pos = [60, 120];
+        node.pos = [60 + 560 * app.graph.nodes.length, 120];
         app.graph.add(node);
         for (const [name, value] of Object.entries(values)) {
             const widget = node.widgets.find((widget) => widget.name === name);
