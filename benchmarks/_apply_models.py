@@ -1,4 +1,4 @@
-"""What adapters are applied to: a random UNet of SD1.5, and single layers that a host patcher carries; and their files.
+"""What adapters are applied to: random UNets, and single layers that a host patcher carries; and their files.
 
 A single layer is carried as `diffusion_model.layer`, so that every loader treats it like a layer of any denoiser.
 """
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ._models import SD15
+from ._models import SD15, SDXL
 
 SPREAD = 0.02  # standard deviation of made-up weights
 FILE_DTYPE = torch.float16
@@ -25,20 +25,30 @@ SMALL_SD15: Mapping[str, Any] = dict(SD15) | {
     "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1],
     "transformer_depth_output": [1, 1, 1, 1], "num_heads": 4,
 }  # fmt: skip
+SMALL_SDXL: Mapping[str, Any] = dict(SDXL) | {
+    "model_channels": 64, "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [0, 1],
+    "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1,
+}  # fmt: skip
+SDXL_NAME = "SDXL"
 INT8 = "int8_tensorwise"  # the host's name (ComfyUI >= 0.29)
 LAYER = "layer"
 
 
-def build_unet(device: torch.device, *, small: bool) -> Any:
-    """A patcher of SD1.5's UNet with random weights, in the dtype that the host takes on this device."""
+def build_unet(device: torch.device, *, small: bool, family: str = "SD1.5") -> Any:
+    """A patcher of a family's UNet with random weights, in the dtype that the host takes on this device."""
     import comfy.model_patcher
     import comfy.supported_models
 
-    class Bare(comfy.supported_models.SD15):
-        unet_config: Mapping[str, Any] = {}
-        unet_extra_config: Mapping[str, Any] = {} if small else comfy.supported_models.SD15.unet_extra_config
+    settings, full, tiny = {
+        "SD1.5": (comfy.supported_models.SD15, SD15, SMALL_SD15),
+        SDXL_NAME: (comfy.supported_models.SDXL, SDXL, SMALL_SDXL),
+    }[family]
 
-    config = Bare(dict(SMALL_SD15 if small else SD15))
+    class Bare(settings):
+        unet_config: Mapping[str, Any] = {}
+        unet_extra_config: Mapping[str, Any] = {} if small else settings.unet_extra_config
+
+    config = Bare(dict(tiny if small else full))
     config.set_inference_dtype(*host_dtypes(device))
     model = config.get_model({}, "", device="cpu").eval()
     _randomise(model)
@@ -46,7 +56,7 @@ def build_unet(device: torch.device, *, small: bool) -> Any:
 
 
 def host_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
-    """The dtype in which the host keeps SD1.5's UNet on a device, and the one it computes in if that is another."""
+    """The dtype in which the host keeps a UNet on a device, and the one it computes in if that is another."""
     import comfy.model_management as management
     import comfy.supported_models
 
@@ -56,11 +66,13 @@ def host_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
 
 
 def unet_call(model: Any, side: int, batch: int, device: torch.device) -> Any:
-    """One call of the UNet on a latent of `side` by `side`, as a sampler makes it."""
+    """One call of a UNet on a latent of `side` by `side`, as a sampler makes it."""
+    config = model.model_config.unet_config
     latent = torch.randn(batch, 4, side, side, device=device)
-    text = torch.randn(batch, 77, 768, device=device)
+    text = torch.randn(batch, 77, config["context_dim"], device=device)
     time = torch.full((batch,), 5.0, device=device)
-    return lambda: model.apply_model(latent, time, c_crossattn=text)
+    pooled = {"y": torch.randn(batch, config["adm_in_channels"], device=device)} if config["adm_in_channels"] else {}
+    return lambda: model.apply_model(latent, time, c_crossattn=text, **pooled)
 
 
 @dataclass(frozen=True)

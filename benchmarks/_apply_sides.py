@@ -16,6 +16,7 @@ MERGED = "ComfyUI LoraLoader (merged)"
 BYPASS = "ComfyUI bypass"
 HOOKS = "one hook per adapter"
 PLAIN = "the layer alone"
+PLAIN_UNET = "the UNet alone, as after a merge"
 PEFT = "PEFT"
 STRENGTH = 0.8
 
@@ -174,19 +175,43 @@ def _hook(module: nn.Module, factors: Factors, device: torch.device) -> Any:
     return add
 
 
-def peft_layer(layer: nn.Module, ranks: Sequence[int], dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A plain layer with PEFT's adapters of these ranks, all active."""
+def peft_layers(
+    layers: Mapping[str, nn.Module], ranks: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> dict[str, nn.Module]:
+    """Plain layers by any name, each around itself with PEFT's adapters of these ranks, all active."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     parent = nn.Module()
-    parent.add_module(LAYER, layer)
-    names = [f"adapter_{number}" for number in range(len(ranks))]
-    for name, rank in zip(names, ranks, strict=True):
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=[LAYER], init_lora_weights=False)
-        inject_adapter_in_model(config, parent, name)
-    wrapped = parent.get_submodule(LAYER)
-    if not isinstance(wrapped, LoraLayer):
-        raise TypeError(f"PEFT left {type(layer).__name__} as it was")
-    wrapped.set_adapter(names)
-    return parent.eval().requires_grad_(False).to(device, dtype).get_submodule(LAYER)
+    places = {name: f"{LAYER}{number}" for number, name in enumerate(layers)}
+    for name, layer in layers.items():
+        parent.add_module(places[name], layer)
+    adapters = [f"adapter_{number}" for number in range(len(ranks))]
+    for adapter, rank in zip(adapters, ranks, strict=True):
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(places.values()), init_lora_weights=False)
+        inject_adapter_in_model(config, parent, adapter)
+    wrapped = {name: parent.get_submodule(place) for name, place in places.items()}
+    for layer in wrapped.values():
+        if not isinstance(layer, LoraLayer):
+            raise TypeError(f"PEFT left {type(layer).__name__} as it was")
+        layer.set_adapter(adapters)
+    parent.eval().requires_grad_(False).to(device, dtype)
+    return wrapped
+
+
+@contextmanager
+def with_peft(model: Any, wrapped: Mapping[str, nn.Module], call: Call) -> Iterator[Call]:
+    """The call on a model in which PEFT's layers stand in the places of its own."""
+    plain = load(model.clone())
+    own = {path: plain.model.get_submodule(path) for path in wrapped}
+    try:
+        _put(plain.model, wrapped)
+        yield call
+    finally:
+        _put(plain.model, own)
+
+
+def _put(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    for path, layer in layers.items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer)

@@ -20,6 +20,7 @@ from ._measure import measure
 CPU = torch.device("cpu")
 FILL = 0.2  # seconds that the calls of one timing shall take together
 MOST_CALLS = 200
+MANY_FILLS = 5  # a first call that takes this long tells enough
 GROUND = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> integers to add up
 MEGABYTE = 2**20
 
@@ -69,8 +70,10 @@ def alternate(sides: Mapping[str, Side], device: torch.device, runs: int) -> dic
     for run in range(runs):
         for name, side in list(sides.items())[:: -1 if run % 2 else 1]:
             with side() as call:
-                _seconds(call, device, 1)  # warms up
-                calls = calls or max(1, min(MOST_CALLS, round(FILL / _seconds(call, device, 1))))
+                first = _seconds(call, device, 1)  # warms up
+                if not calls:
+                    once = first if first > MANY_FILLS * FILL else _seconds(call, device, 1)
+                    calls = max(1, min(MOST_CALLS, round(FILL / once)))
                 found[name].append(_seconds(call, device, calls))
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 

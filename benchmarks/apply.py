@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 
 from ._apply_models import (
     LAYER,
+    SDXL_NAME,
     Factors,
     LayerShape,
     build_unet,
@@ -37,18 +38,21 @@ from ._apply_sides import (
     MERGED,
     PEFT,
     PLAIN,
+    PLAIN_UNET,
     STRENGTH,
     Loader,
+    OwnLoader,
     chain,
     forget_files,
     load,
     loaders,
     own_modes,
     own_name,
-    peft_layer,
+    peft_layers,
     unload,
     with_hooks,
     with_loader,
+    with_peft,
 )
 from ._device import CPU, MEGABYTE, Machine, Memory, Side, alternate, elapsed, fingerprints, memory_of, start_machine
 from ._measure import Row, write_rows
@@ -57,6 +61,7 @@ RUNS = 3
 CHANGED = 0.6  # the strength after the change
 RANK = 32
 STACKS = ((1, 32), (2, 32), (4, 32), (8, 32), (8, 8), (1, 64))  # adapters, rank of each
+SAME_TOTAL = ((8, 8), (1, 64))
 CHANGED_COUNTS = (1, 4)  # adapters of which the last one's strength changes
 HELD_COUNTS = (1, 8)
 LAYERS = (  # at a latent of 64 x 64 (SD1.5) and 128 x 128 (SDXL)
@@ -92,6 +97,7 @@ class Bench:
     runs: int
     only: str
     small: bool
+    family: str = "SD1.5"  # of the UNet
 
     @property
     def device(self) -> torch.device:
@@ -106,19 +112,17 @@ class Bench:
     @property
     def side(self) -> int:
         """Of the latent: as the trainers' 512 pixels, or less where a call would take too long."""
-        if self.small:
-            return 16
-        return 32 if self.device.type == "cpu" else 64
+        return 16 if self.small or self.device.type == "cpu" else 64
 
     @cached_property
     def unet(self) -> Any:
-        """SD1.5's, built once."""
-        return build_unet(self.device, small=self.small)
+        """The family's, built once."""
+        return build_unet(self.device, small=self.small, family=self.family)
 
     @property
     def unet_name(self) -> str:
         """For the names of cases."""
-        return "tiny UNet" if self.small else "SD1.5 UNet"
+        return f"tiny {self.family} UNet" if self.small else f"{self.family} UNet"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -162,8 +166,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():  # in which the host runs its nodes
         folder_paths.folder_names_and_paths["loras"] = ([folder], folder_paths.supported_pt_extensions)
         bench = Bench(machine, Path(folder), options.runs, options.only, options.small)
-        for part in (error_rows, layer_rows, change_rows, step_rows, memory_rows):
-            rows += part(bench)
+        parts = [(part, bench) for part in (error_rows, layer_rows, change_rows, step_rows, memory_rows)]
+        for part, given in [*parts, (step_rows, replace(bench, family=SDXL_NAME))]:
+            rows += part(given)
             unload()
             forget_files()
     write_rows(options.json, rows)
@@ -245,17 +250,36 @@ def step_rows(bench: Bench) -> list[Row]:
         if not bench.wanted(case):
             continue
         rows += _rows(case, _step_seconds(bench, count, rank), "s")
+    case = f"step, {bench.unet_name}, latent {bench.side}, batch {bench.batch}, same total rank"
+    if bench.wanted(case):
+        many, one = (f"{count} x rank {rank}" for count, rank in SAME_TOTAL)
+        seconds = _same_total_seconds(bench)
+        print(f"{case}: {seconds} s", flush=True)
+        rows.append(Row(f"{case}, {many}", seconds[many], seconds[one], one, seconds[one] / seconds[many], "s"))
     return rows
+
+
+def _same_total_seconds(bench: Bench) -> dict[str, float]:
+    """Many adapters and one of their total rank, in turns."""
+    call = unet_call(bench.unet.model, bench.side, bench.batch, bench.device)
+    sides: dict[str, Side] = {}
+    for count, rank in SAME_TOTAL:
+        names, _ = bench.files(count, rank)
+        sides[f"{count} x rank {rank}"] = lambda names=names: with_loader(OwnLoader("branch"), bench.unet, names, call)
+    return alternate(sides, bench.device, bench.runs + 2)
 
 
 def _step_seconds(bench: Bench, count: int, rank: int) -> dict[str, float]:
     names, numbers = bench.files(count, rank)
     call = unet_call(bench.unet.model, bench.side, bench.batch, bench.device)
-    sides: dict[str, Side] = {
-        name: lambda loader=loader: with_loader(loader, bench.unet, names, call)
-        for name, loader in loaders(count).items()
-    }
+    sides: dict[str, Side] = {PLAIN_UNET: lambda: with_hooks(bench.unet, [], call)}
+    for name, loader in loaders(count).items():
+        if name not in (MERGED, own_name("merge")):  # cost what the UNet alone costs
+            sides[name] = lambda loader=loader: with_loader(loader, bench.unet, names, call)
     sides[HOOKS] = lambda: with_hooks(bench.unet, numbers, call)
+    layers = {path: bench.unet.model.get_submodule(path) for path in numbers[0]}
+    wrapped = peft_layers(layers, [rank] * count, bench.dtype, bench.device)
+    sides[PEFT] = lambda: with_peft(bench.unet, wrapped, call)
     return alternate(sides, bench.device, bench.runs)
 
 
@@ -292,7 +316,8 @@ def _layer_milliseconds(
     }
     sides[PLAIN] = lambda: with_hooks(model, [], call)
     sides[HOOKS] = lambda: with_hooks(model, numbers, call)
-    peft = peft_layer(shape.build(torch.nn, given.dtype), [rank] * count, given.dtype, bench.device)
+    plain = {LAYER: shape.build(torch.nn, given.dtype)}
+    peft = peft_layers(plain, [rank] * count, given.dtype, bench.device)[LAYER]
     sides[PEFT] = lambda: nullcontext(lambda: peft(given))
     seconds = alternate(sides, bench.device, bench.runs)
     return {name: 1000 * value for name, value in seconds.items()}
@@ -379,7 +404,7 @@ def _rows(case: str, values: Mapping[str, float], unit: str) -> list[Row]:
         Row(f"{case}, {mode}", values[own], peer, name, peer / values[own] if values[own] else None, unit)
         for mode, own in modes.items()
         for name, peer in values.items()
-        if own in values and name not in modes.values() and (mode != "merge" or name in (MERGED, PLAIN))
+        if own in values and name not in modes.values() and (mode != "merge" or name in (MERGED, PLAIN, PLAIN_UNET))
     ]
 
 

@@ -14,6 +14,7 @@ from .loaded_lora import LoadedLora, PlacedAdapter
 from .row_pieces import Rows
 from .target_layer import TargetLayer
 
+GIVE_WEIGHTS = "give the model's weights (--model CHECKPOINT, or the node's model input)"
 ParameterOf = Callable[[str], Tensor]  # the model's parameter by its name, float32; KeyError where it is not at hand
 
 
@@ -124,7 +125,7 @@ def _read_rows(read: ParameterOf, name: str, rows: Rows) -> Tensor:
     try:
         return read(name)[rows[0] : rows[1]]
     except KeyError:
-        raise NeedsWeight(f"the model's '{name}' is not in the file of --model") from None
+        raise NeedsWeight(f"the model that was given has no '{name}' that can be read") from None
 
 
 def _overlap(one: Rows, other: Rows) -> bool:

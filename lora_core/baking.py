@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapters import Enlarged
+from .adapters import Adapter, Enlarged
 from .checkpoint import Checkpoint
 from .conversion import STALE
-from .errors import BadSetting, NotMergeable
+from .errors import NotMergeable
 from .factors import EXACT
-from .loaded_lora import PlacedAdapter
 from .lora_file import Reader
-from .merging.merge_files import Source, load_sources
+from .merging.merge_files import Source, check_strengths, load_sources
 from .new_adapter import HISTORY, Progress, check_out, no_progress
+from .row_pieces import Rows
 from .safetensors_writer import write_streamed
 
 WEAK = 0.9  # gain below which the stored change is told to be weak
@@ -71,6 +71,15 @@ class BakeReport:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """What one adapter does to a tensor of the checkpoint."""
+
+    adapter: Adapter
+    rows: Rows | None  # of the tensor; None for all
+    strength: float
+
+
 class Baking:
     """Adapters for one checkpoint. They act on a weight one after another, in float64, and it is rounded once."""
 
@@ -82,19 +91,18 @@ class Baking:
             FamilyMismatch: a file is for another family than the checkpoint.
             NotMergeable: keys that fit nothing, or layers that would have to grow; lists all.
         """
-        if not all(math.isfinite(source.strength) for source in sources) or not any(s.strength for s in sources):
-            raise BadSetting("strengths should be finite numbers, and one of them not 0")
+        check_strengths(sources)
         self._checkpoint = checkpoint
         self._sources = sources
         what = f"{' and '.join(dict.fromkeys(s.file.name for s in sources))} can't be baked into {checkpoint.name}"
         loras = load_sources(sources, checkpoint.layout(), what, without_parts=True)
-        self._changes: dict[str, list[tuple[PlacedAdapter, float]]] = {}
+        self._changes: dict[str, list[_Change]] = {}
         for source, lora in zip(sources, loras, strict=True):
-            for placed in lora.adapters if source.strength else ():
-                self._changes.setdefault(placed.target, []).append((placed, source.strength))
-        growing = [
-            name for name, changes in self._changes.items() for p, _ in changes if isinstance(p.adapter, Enlarged)
-        ]
+            for placed in lora.adapters if any(source.strengths) else ():
+                stored = checkpoint.place(placed.target)
+                change = _Change(placed.adapter, _rows(placed.place.rows, stored.rows), source.strength_in(placed.part))
+                self._changes.setdefault(stored.key, []).append(change)
+        growing = [name for name, changes in self._changes.items() for c in changes if isinstance(c.adapter, Enlarged)]
         if growing:
             raise NotMergeable(what, [f"'{name}' (it would have to grow)" for name in dict.fromkeys(growing)])
         self._beyond: list[str] = []
@@ -157,9 +165,9 @@ class Baking:
     def _after(self, key: str, before: Tensor) -> Tensor:
         """The changed parameter, float64."""
         weight = before.to(EXACT)
-        for placed, strength in self._changes[key]:
-            rows = placed.place.rows
-            placed.adapter.add_delta_(weight if rows is None else weight[rows[0] : rows[1]], strength)
+        for change in self._changes[key]:
+            rows = change.rows
+            change.adapter.add_delta_(weight if rows is None else weight[rows[0] : rows[1]], change.strength)
         return weight
 
     def _stored(self, reader: Reader, key: str, numbers: Tensor) -> Tensor:
@@ -192,9 +200,16 @@ class Baking:
 
     def _metadata(self) -> dict[str, str]:
         kept = {k: v for k, v in self._checkpoint.header.metadata.items() if k not in STALE}
-        sources = [{"file": source.file.name, "strength": source.strength} for source in self._sources]
+        sources = [source.said() for source in self._sources]
         history = {"by": "bake", "checkpoint": self._checkpoint.name, "sources": sources}
         return {"format": "pt", **kept, HISTORY: json.dumps(history, sort_keys=True)}
+
+
+def _rows(of_layer: Rows | None, of_tensor: Rows | None) -> Rows | None:
+    """The rows of a tensor that are some rows of a layer, which itself may be rows of the tensor."""
+    if of_layer is None or of_tensor is None:
+        return of_layer or of_tensor
+    return of_tensor[0] + of_layer[0], of_tensor[0] + of_layer[1]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

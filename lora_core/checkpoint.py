@@ -1,6 +1,6 @@
 """A checkpoint file read parameter by parameter, in float32, scaled fp8 weights as the numbers that they stand for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import FileDamaged
 from .lora_file import LoraFile, Reader, identify
+from .open_clip import Stored, shapes_by_layer, stored_layers
 from .safetensors_header import Header, read_header
 from .target_layer import ModelLayout, list_targets
 
@@ -23,12 +24,15 @@ class Checkpoint:
     """A safetensors file of a model, of which only the header has been read."""
 
     file: LoraFile
+    stored: Mapping[str, Stored]  # parameters that are in the file under another name, or as rows of a tensor
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
         """Read the header. Raises FileMissing, PickleRefused or FileDamaged."""
         identity = identify(path)
-        return cls(LoraFile(identity, read_header(path), None))
+        header = read_header(path)
+        shapes = {name: entry.shape for name, entry in header.entries.items()}
+        return cls(LoraFile(identity, header, None), stored_layers(shapes))
 
     @property
     def name(self) -> str:
@@ -40,7 +44,15 @@ class Checkpoint:
 
     def layout(self) -> ModelLayout:
         """The layers that are in the file."""
-        return list_targets({name: entry.shape for name, entry in self.header.entries.items()})
+        return list_targets(shapes_by_layer({name: entry.shape for name, entry in self.header.entries.items()}))
+
+    def place(self, name: str) -> Stored:
+        """Where a parameter of the layout is in the file."""
+        return self.stored.get(name) or Stored(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of a parameter of the layout, as it is stored."""
+        return self.header.entries[self.place(name).key].dtype
 
     def read(self, key: str) -> Tensor:
         """One parameter, float32. Raises KeyError where the file has none of this name."""
@@ -49,6 +61,10 @@ class Checkpoint:
 
     def value(self, reader: Reader, key: str) -> Tensor:
         """As `read`, out of a file that is open already."""
+        place = self.stored.get(key)
+        if place is not None:
+            whole = self.value(reader, place.key)
+            return whole if place.rows is None else whole[place.rows[0] : place.rows[1]]
         stored = reader.tensor(key)
         if not stored.is_floating_point():
             raise FileDamaged(self.name, f"'{key}' holds {stored.dtype}, a quantised weight that is not known here")

@@ -11,14 +11,21 @@ LoraError
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
 |-- LayerGone              a layer that adapters stand beside is no longer in the model
+|-- WeaveTooLarge          memory ran out while the matrices beside the layers were made or moved
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
+|-- BadTraining            settings of a training that make no sense, or a model that can't be trained
+|-- TrainingFailed         a training that can't go on, and what to change
+|-- NoPictures             there is nothing to train on
+|-- BadPictures            some pictures or captions can't be used
 |-- BadSetting             a number or name that was given makes no sense
 `-- StackError             a LoRA stack has rows that can't be read
 """
 
 from collections.abc import Sequence
+
+import torch
 
 LISTED_AT_MOST = 10
 
@@ -115,6 +122,20 @@ class LayerGone(LoraError):
         )
 
 
+class WeaveTooLarge(LoraError, torch.OutOfMemoryError):
+    """Memory ran out for what acts beside the layers. Also torch's own error, so that the host makes room."""
+
+    def __init__(self, files: int, size: int, device: str) -> None:
+        self.files = files
+        self.size = size  # bytes
+        self.device = device
+        super().__init__(
+            f"out of memory on {device} while {files} LoRA files were put beside the layers, which takes "
+            f"{size / 1e6:.0f} MB. The model is as it was; run again with mode 'merge', with fewer files or with files "
+            f"of a lower rank."
+        )
+
+
 class NotConvertible(LoraError):
     """Some layers of a file can't be said in another dialect; lists all of them. Nothing was written."""
 
@@ -142,6 +163,23 @@ class NotMergeable(LoraError):
         super().__init__(f"{what}: {listed(self.reasons)}. Nothing was written.")
 
 
+class NoPictures(LoraError):
+    """There is nothing to train on: an empty folder, an empty batch, or only pictures that can't be used."""
+
+
+class BadPictures(LoraError):
+    """Some pictures or captions of a training set can't be used; lists all of them, each with its reason."""
+
+    def __init__(self, where: str, reasons: Sequence[str], pictures: int, advice: str = "") -> None:
+        self.where = where
+        self.reasons = tuple(reasons)
+        self.pictures = pictures
+        super().__init__(
+            f"{where}: {len(self.reasons)} of {pictures} pictures can't be used: {listed(self.reasons)}."
+            + (f" {advice}" if advice else "")
+        )
+
+
 class BadSetting(LoraError):
     """A number or a name that was given makes no sense; says what would."""
 
@@ -152,3 +190,21 @@ class StackError(LoraError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"the LoRA stack has {len(self.reasons)} bad row(s): {listed(self.reasons)}")
+
+
+class BadTraining(LoraError):
+    """A training that can't begin. `reasons` holds everything that is wrong."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = list(reasons)
+        super().__init__(f"The training can't begin: {'; '.join(self.reasons)}.")
+
+
+class TrainingFailed(LoraError):
+    """A training that had to stop. `step` is the last good one; `reason` and `advice` are for a person."""
+
+    def __init__(self, step: int, reason: str, advice: str) -> None:
+        self.step = step
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"The training stopped after step {step}: {reason}. {advice}")

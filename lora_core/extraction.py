@@ -188,8 +188,8 @@ class _Extraction:
         Noise of a norm e spread evenly over [m, n] has singular values up to e (1/sqrt(m) + 1/sqrt(n)).
         """
         dtypes = (
-            self._base.header.entries[layer.base.weight_name].dtype,
-            self._tuned.header.entries[layer.tuned.weight_name].dtype,
+            self._base.dtype(layer.base.weight_name),
+            self._tuned.dtype(layer.tuned.weight_name),
         )
         norms = (float(weight.square().sum().sqrt()) for weight in (before, before + difference))
         noise = math.hypot(*(ROUNDING.get(dtype, 0.0) * norm for dtype, norm in zip(dtypes, norms, strict=True)))
@@ -212,7 +212,8 @@ class _Extraction:
 
     def _elsewhere(self, base: Reader, tuned: Reader, other: ModelLayout) -> list[str]:
         """A note on parameters that differ and belong to no layer that an adapter can change, such as a VAE's."""
-        own = {name for layout in (self._layout, other) for t in layout.targets.values() for name in _names(t)}
+        layouts = ((self._base, self._layout), (self._tuned, other))
+        own = {file.place(name).key for file, found in layouts for t in found.targets.values() for name in _names(t)}
         common = self._base.header.entries.keys() & self._tuned.header.entries.keys()
         differing = sorted(name for name in common - own if not torch.equal(_bytes(base, name), _bytes(tuned, name)))
         if not differing:
@@ -227,7 +228,7 @@ class _Extraction:
         if self._noisy:
             notes.append(
                 f"{self._noisy} of the singular values kept are no larger than the checkpoints' rounding makes them; "
-                f"--cut-noise leaves them out"
+                "cut_noise leaves them out"
             )
         if self._vectors_left_out:
             notes.append(

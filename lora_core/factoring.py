@@ -15,8 +15,11 @@ from .adapters.low_rank import LowRank
 from .adapters.row_order import SomeRows, SwappedHalves
 from .adapters.row_runs import RowRuns
 from .adapters.shared_projection import SharedProjection
-from .factors import EXACT, Factored, concat, whole
+from .adapters.tucker import tucker
+from .factors import DENSE_FROM, EXACT, Factored, concat, whole
+from .kronecker_product import KroneckerProduct
 
+SMALL = 512  # of the smaller side of a Kronecker factor; the decomposition of a larger one costs seconds
 WeightOf = Callable[[], Tensor]  # reads the weight that an adapter changes: [out, in, *kernel], float32
 
 
@@ -106,30 +109,33 @@ def _hadamard(adapter: Hadamard, weight: WeightOf | None) -> Factored:
 
 
 def _kronecker(adapter: Kronecker, weight: WeightOf | None) -> Factored:
-    """kron(W1, B A) = kron(I, B) kron(W1, A), and kron(W1, I) kron(I, A) on the side where that has fewer columns."""
+    """kron(W1, W2) by the singular triples of W1 and W2, which are small: rank(W1) * rank(W2) products of them."""
     first = _factor(adapter.w1, adapter.w1_a, adapter.w1_b)
-    if adapter.t2 is not None:
-        return whole(adapter.delta().flatten(1))
-    if adapter.w2 is not None or adapter.w2_a is None or adapter.w2_b is None:
-        second = whole(_factor(adapter.w2, adapter.w2_a, adapter.w2_b).flatten(1))
+    if adapter.t2 is not None and adapter.w2_a is not None and adapter.w2_b is not None:
+        second = whole(tucker(adapter.t2.to(EXACT), adapter.w2_a.to(EXACT), adapter.w2_b.to(EXACT)).flatten(1))
     else:
-        second = Factored(adapter.w2_a.to(EXACT), adapter.w2_b.to(EXACT))
-    first = first.flatten(1) * adapter.scale
-    many, runs = first.shape
-    shape = many * second.shape[0], runs * second.shape[1]
-    if min(many, runs) * second.rank > min(shape):
-        return whole(torch.kron(first, second.dense()))
-    if many <= runs:
-        eye = torch.eye(many, dtype=EXACT)
-        return Factored(torch.kron(eye, second.up), torch.kron(first, second.down))
-    return Factored(torch.kron(first, second.up), torch.kron(torch.eye(runs, dtype=EXACT), second.down))
+        second = _factor(adapter.w2, adapter.w2_a, adapter.w2_b)
+    first = first.times(adapter.scale)
+    shape = first.shape[0] * second.shape[0], first.shape[1] * second.shape[1]
+    if max(_least(first), _least(second)) > SMALL:
+        return whole(torch.kron(first.dense(), second.dense()))
+    product = KroneckerProduct(first.spectrum, second.spectrum)
+    if product.rank > DENSE_FROM * min(shape):
+        return whole(torch.kron(first.dense(), second.dense()), product)
+    left, values, right = product.leading(product.rank)
+    return Factored(left * values, right, kronecker=product)
 
 
-def _factor(given: Tensor | None, a: Tensor | None, b: Tensor | None) -> Tensor:
+def _least(factor: Factored) -> int:
+    """The side of the matrix whose decomposition gives a factor's spectrum."""
+    return min(*factor.shape, factor.rank)
+
+
+def _factor(given: Tensor | None, a: Tensor | None, b: Tensor | None) -> Factored:
     if given is not None:
-        return given.to(EXACT)
+        return whole(given.to(EXACT).flatten(1))
     assert a is not None and b is not None  # the builder saw that one form is complete
-    return a.to(EXACT) @ b.to(EXACT)
+    return Factored(a.to(EXACT), b.to(EXACT).flatten(1))
 
 
 def _swapped(adapter: SwappedHalves, weight: WeightOf | None) -> Factored:

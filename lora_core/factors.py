@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .decompositions import qr, svd
+from .kronecker_product import KroneckerProduct
 
 DENSE_FROM = (
     0.75  # of the smaller side: with more columns than that, the whole matrix is the smaller problem (measured)
@@ -23,6 +24,7 @@ class Factored:
     up: Tensor  # [out, rank], float64
     down: Tensor  # [rank, in], float64
     product: Tensor | None = None  # up @ down, where it was given so; one of the factors is the identity then
+    kronecker: KroneckerProduct | None = None  # the same delta, where it is one: tells its spectrum at little cost
 
     @property
     def rank(self) -> int:
@@ -36,7 +38,10 @@ class Factored:
 
     def times(self, factor: float) -> "Factored":
         """factor * delta."""
-        return Factored(self.up * factor, self.down) if self.product is None else whole(self.product * factor)
+        kronecker = None if self.kronecker is None else self.kronecker.times(factor)
+        if self.product is None:
+            return Factored(self.up * factor, self.down, kronecker=kronecker)
+        return whole(self.product * factor, kronecker)
 
     def dense(self) -> Tensor:
         """The delta: [out, in]."""
@@ -56,7 +61,16 @@ class Factored:
     @cached_property
     def spectrum(self) -> "Spectrum":
         """The singular value decomposition, worked out once."""
+        if self.kronecker is not None:
+            return _significant(*self.kronecker.leading(self.kronecker.rank), self.shape)
         return decompose(self)
+
+    def singular_values(self) -> Tensor:
+        """Falling, without those that are rounding noise: [count]."""
+        if self.kronecker is None:
+            return self.spectrum.values
+        values = self.kronecker.values
+        return values[values > _floor(values, self.shape)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,13 +87,13 @@ class Spectrum:
         return Factored(self.left[:, :rank] * root, root[:, None] * self.right[:rank])
 
 
-def whole(delta: Tensor) -> Factored:
+def whole(delta: Tensor, kronecker: KroneckerProduct | None = None) -> Factored:
     """A matrix [out, in] as it is: its factor on the smaller side is the identity."""
     matrix = delta.to(EXACT)
     out, inputs = matrix.shape
     if inputs <= out:
-        return Factored(matrix, torch.eye(inputs, dtype=EXACT), matrix)
-    return Factored(torch.eye(out, dtype=EXACT), matrix, matrix)
+        return Factored(matrix, torch.eye(inputs, dtype=EXACT), matrix, kronecker)
+    return Factored(torch.eye(out, dtype=EXACT), matrix, matrix, kronecker)
 
 
 def dot(one: Factored, other: Factored) -> float:
@@ -138,6 +152,10 @@ def decompose(delta: Factored) -> Spectrum:
 
 def _significant(left: Tensor, values: Tensor, right: Tensor, shape: tuple[int, int]) -> Spectrum:
     """Without the values that are 0 but for rounding, which have no directions of their own."""
-    floor = torch.finfo(values.dtype).eps * max(shape) * (float(values[0]) if values.numel() else 0.0)
-    count = int((values > floor).sum())
+    count = int((values > _floor(values, shape)).sum())
     return Spectrum(left[:, :count], values[:count], right[:count])
+
+
+def _floor(values: Tensor, shape: tuple[int, int]) -> float:
+    """The largest singular value that rounding alone could have made."""
+    return torch.finfo(values.dtype).eps * max(shape) * (float(values[0]) if values.numel() else 0.0)

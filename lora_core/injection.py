@@ -1,25 +1,35 @@
-"""The reversible change of a model's forward: woven layers put beside its modules, and taken away without a trace."""
+"""The reversible change of a model's forward: layers put beside its modules, and taken away without a trace."""
 
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
-
-from .weave.woven_layer import WovenLayer
 
 FORWARD = "forward"
 
 
+class Beside(Protocol):
+    """What can stand beside a module: the woven adapters of a graph, or one that is being trained."""
+
+    def __call__(self, x: Tensor, y: Tensor, module: nn.Module) -> Tensor:
+        """The module's output y for its input x, with what stands beside it."""
+        ...
+
+    def forget_weight(self) -> None:
+        """The module's weight may be another one from now on."""
+        ...
+
+
 class BesideForward:
-    """What stands in the place of a module's forward: its own result, and the woven layer's added to it.
+    """What stands in the place of a module's forward: its own result, and the layer's added to it.
 
     Once taken away it only passes on, so that a wrapper of somebody else that still holds it does no harm.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = weakref.ref(module)
-        self.layer: WovenLayer | None = None
+        self.layer: Beside | None = None
         self.found: Any = module.__dict__.get(FORWARD)  # None: the class's own
 
     def __call__(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
@@ -32,7 +42,7 @@ class BesideForward:
 
 
 class Injection:
-    """The woven layers at work in one model. Attaching replaces what was attached before."""
+    """The layers at work in one model. Attaching replaces what was attached before."""
 
     def __init__(self) -> None:
         self._attached: dict[nn.Module, BesideForward] = {}
@@ -40,8 +50,8 @@ class Injection:
         self._made: weakref.WeakKeyDictionary[nn.Module, BesideForward] = weakref.WeakKeyDictionary()
         self.owner: object = None  # whoever attached; only its detaching counts
 
-    def attach(self, layers: Mapping[nn.Module, WovenLayer], owner: object) -> None:
-        """Put woven layers beside modules."""
+    def attach(self, layers: Mapping[nn.Module, Beside], owner: object) -> None:
+        """Put layers beside modules."""
         self.detach()
         self.owner = owner
         try:
@@ -62,7 +72,7 @@ class Injection:
         return made
 
     def detach(self, owner: object = None) -> None:
-        """Take all woven layers away; with an owner given, only if they are its own."""
+        """Take all layers away; with an owner given, only if they are its own."""
         if owner is not None and owner is not self.owner:
             return
         self.owner = None

@@ -17,6 +17,7 @@ from .key_report import KeyNote, KeyReport
 from .loaded_lora import assemble, family_of_header
 from .lora_file import LoraFile, Reader, identify, open_lora
 from .name_table import NameTable
+from .open_clip import shapes_by_layer
 from .refusals import refuse_foreign
 from .safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
 from .target_layer import ModelLayout, list_targets
@@ -117,7 +118,7 @@ def open_file_or_key_list(path: Path) -> LoraFile:
 def read_layout(path: Path) -> ModelLayout:
     """The layers of a checkpoint (safetensors) or of a key list in JSON. Reads headers only. Raises FileError."""
     entries = _entries(path)[0] if path.suffix.lower() == ".json" else read_header(path).entries
-    return list_targets({name: entry.shape for name, entry in entries.items()})
+    return list_targets(shapes_by_layer({name: entry.shape for name, entry in entries.items()}))
 
 
 def _entries(path: Path) -> tuple[dict[str, TensorEntry], bool]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class PlacedAdapter:
     layer: str = ""  # as the file spells it, with its prefix
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, so that what is worked out for a file can go with it
 class LoadedLora:
     """One adapter file made ready for one model."""
 
@@ -57,7 +58,7 @@ class LoadedLora:
     report: KeyReport
     metadata: Mapping[str, str]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes that its tensors hold."""
         return sum(t.numel() * t.element_size() for placed in self.adapters for t in placed.adapter.tensors())

@@ -11,7 +11,9 @@ from .lora_file import LoraFile
 from .name_table import NameTable
 from .target_layer import ModelLayout
 
-UNKNOWN_MODEL = "give the model with --model; its layers are not known by the file's names alone"
+UNKNOWN_MODEL = (
+    "give the model (--model, or the node's model input); its layers are not known by the file's names alone"
+)
 
 
 def model_of(files: Sequence[LoraFile], layout: ModelLayout | None = None) -> ModelLayout:

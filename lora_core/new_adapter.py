@@ -16,6 +16,7 @@ from .errors import BadSetting, FileNotWritten, NotMergeable
 from .factors import EXACT, Factored, dot
 from .key_dialects.spelling import SPELLINGS
 from .lora_file import PEFT_CONFIG_NAME
+from .lora_in_memory import LoraInMemory, lora_in_memory
 from .row_pieces import Piece, Rows
 from .scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS
 from .spelled_layers import configs_as_metadata, spell, write_adapter
@@ -65,6 +66,10 @@ class NewAdapter:
         """Write the file whole or not at all. Raises FileNotWritten, also if it is there and not to be replaced."""
         check_out(path, replace=replace, configured=self.peft_config is not None)
         write_adapter(path, self.tensors, self.metadata, self.peft_config)
+
+    def in_memory(self, name: str) -> LoraInMemory:
+        """The adapter to be used as it is, without a file."""
+        return lora_in_memory(name, self.tensors, self.metadata, self.peft_config)
 
     @property
     def error(self) -> float:

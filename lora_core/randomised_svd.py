@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decompositions import qr, svd
+from .decompositions import norm, qr, svd
 from .factors import Spectrum
 from .rank_limits import RankLimits
 
@@ -46,7 +46,7 @@ def leading_spectrum(matrix: Tensor, limits: RankLimits, generator: torch.Genera
     smaller = min(matrix.shape)
     wanted = FIRST_SKETCH if limits.rank is None else max(int(EXTRA * limits.rank), limits.rank + EXTRA_AT_LEAST)
     columns = wanted if smaller > DENSE_UP_TO else smaller
-    energy = float(matrix.double().square().sum())
+    energy = norm(matrix) ** 2
     while columns <= DENSE_FROM * smaller:
         spectrum = _sketched(matrix, columns, generator)
         missing = max(energy - float(spectrum.values.double().square().sum()), 0.0)

@@ -16,7 +16,7 @@ from .key_dialects.spelling import DIFFUSERS, Spelling
 from .lora_file import PEFT_CONFIG_NAME
 from .path_names import Name, diffusers_names
 from .row_pieces import Piece, Rows, join, split, swap_halves
-from .safetensors_writer import write_safetensors, write_whole
+from .safetensors_writer import fill_safetensors, write_safetensors, write_together
 from .target_layer import ModelLayout, TargetLayer
 
 NO_ALPHA = "none"
@@ -62,11 +62,20 @@ def spell(pieces: Mapping[str, Sequence[Piece]], spelling: Spelling, layout: Mod
 def write_adapter(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], peft_config: Mapping[str, Any] | None
 ) -> None:
-    """Write an adapter file, and the configuration beside it if its dialect has one. Raises FileNotWritten."""
-    if peft_config is not None:
-        text = json.dumps(peft_config, indent=2, sort_keys=True)
-        write_whole(path.parent / PEFT_CONFIG_NAME, lambda beside: beside.write_text(text, encoding="utf-8"))
-    write_safetensors(path, tensors, metadata)
+    """Write an adapter file, and the configuration beside it if its dialect has one: both or neither.
+
+    Raises FileNotWritten.
+    """
+    if peft_config is None:
+        write_safetensors(path, tensors, metadata)
+        return
+    text = json.dumps(peft_config, indent=2, sort_keys=True)
+    write_together(
+        {
+            path: lambda beside: fill_safetensors(beside, tensors, metadata),
+            path.parent / PEFT_CONFIG_NAME: lambda beside: beside.write_text(text, encoding="utf-8"),
+        }
+    )
 
 
 def rows_as_written(spelling: Spelling, layout: ModelLayout) -> Mapping[str, Sequence[Rows]]:

@@ -10,10 +10,8 @@ from ..lora_core.conversion import convert
 from ..lora_core.key_dialects.spelling import SPELLINGS
 from .comfy_bridge import model_names
 from .lora_file_node import LoraFileNode
-from .lora_folders import check_new_name, find_lora, free_path, listed_name
+from .lora_folders import check_new_name, find_lora, listed_name, new_lora_path
 from .socket_types import CATEGORY, lora_file_input
-
-PEFT_FILE = "adapter_model.safetensors"  # in a folder of its own, since PEFT looks for its configuration beside it
 
 
 class ConvertLora(LoraFileNode):
@@ -66,21 +64,13 @@ class ConvertLora(LoraFileNode):
         path = find_lora(lora_name)
         layout = None if model is None else model_names(model, clip).layout
         converted = convert(open_lora(path), to, layout)
-        out = _out_path(name, to)
+        out = new_lora_path(name, to)
         converted.write(out)
         lines = [f"{listed_name(out)}: {converted.layers} layers in the names of {to}."]
         lines += [f"Note: {note}." for note in converted.notes]
         lines += [f"Left out: {note}" for note in converted.dropped]
         report = "\n".join(lines)
         return io.NodeOutput(listed_name(out), report, ui={"text": [report]})
-
-
-def _out_path(name: str, to: str) -> Path:
-    if to == "peft":
-        folder = free_path(name, "")
-        folder.mkdir(parents=True)
-        return folder / PEFT_FILE
-    return free_path(name, ".safetensors")
 
 
 NODES: list[type[io.ComfyNode]] = [ConvertLora]

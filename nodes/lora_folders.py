@@ -11,6 +11,7 @@ from ..lora_core.errors import FileNotWritten
 from ..lora_core.lora_file import FileIdentity, identify
 
 FOLDER = "loras"
+PEFT_FILE = "adapter_model.safetensors"  # beside its configuration, which PEFT looks for there
 NONE_ENTRIES = frozenset({"", "None", "none"})  # what other packs write into an empty row
 
 
@@ -63,6 +64,18 @@ def free_path(name: str, ending: str) -> Path:
     free = next(path for path in candidates if not path.exists())
     free.parent.mkdir(parents=True, exist_ok=True)
     return free
+
+
+def new_lora_path(name: str, dialect: str | None) -> Path:
+    """Where a new adapter file of this name goes; in a dialect with a configuration beside it, in a folder of its own.
+
+    Raises FileNotWritten, see check_new_name.
+    """
+    if dialect != "peft":
+        return free_path(name, ".safetensors")
+    folder = free_path(name, "")
+    folder.mkdir(parents=True)
+    return folder / PEFT_FILE
 
 
 def listed_name(path: Path) -> str:

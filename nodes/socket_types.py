@@ -9,6 +9,8 @@ from .lora_folders import lora_names
 
 LoraStack = io.Custom("LORA_STACK")
 Lora = io.Custom("LORA")  # a lora_core.LoraFile: on disk, or in memory as training and merging make it
+LoraTrainSettings = io.Custom("LORA_TRAIN_SETTINGS")  # names of lora_core.training.TrainSettings -> values
+LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 
 CATEGORY = "LoRA Loom"
 REPORT = "report"
@@ -35,10 +37,21 @@ def lora_input(what: str) -> Any:
     )
 
 
-def strength_input(name: str, what: str) -> io.Float.Input:
+def lora_output(tooltip: str) -> Any:
+    """An adapter for Apply LoRA, Save LoRA and others."""
+    return Lora.Output("made_lora", display_name="LORA", tooltip=tooltip)
+
+
+def report_output_of(what: str) -> io.String.Output:
+    """What was done, in words."""
+    return io.String.Output("report", display_name="report", tooltip=what)
+
+
+def strength_input(name: str, what: str, *, optional: bool = False) -> io.Float.Input:
     """A strength: what the change is multiplied with."""
     return io.Float.Input(
         name,
+        optional=optional,
         default=1.0,
         min=-STRENGTH_LIMIT,
         max=STRENGTH_LIMIT,

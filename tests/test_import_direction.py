@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
-CORE_LIBRARIES = {"torch", "safetensors", "numpy"}
+CORE_LIBRARIES = {"torch", "safetensors", "numpy", "PIL"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "subprocess", "urllib", "http", "socket", "requests", "pip"}
 

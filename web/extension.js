@@ -9,7 +9,7 @@ import { api } from "../../scripts/api.js";
 // @ts-expect-error served by the host
 import { app } from "../../scripts/app.js";
 import { element, separateFromCanvas } from "./dom.js";
-import { nodeOfExecution, nodesOf } from "./graph_nodes.js";
+import { executionIdOf, nodeOfExecution, nodesOf } from "./graph_nodes.js";
 import { LoraFiles } from "./lora_files.js";
 import { openInfo } from "./lora_info_dialog.js";
 import { choicesOf } from "./lora_names_state.js";
@@ -17,16 +17,22 @@ import { setLanguage } from "./page_text.js";
 import { viewsOf } from "./report_state.js";
 import { ReportView } from "./report_view.js";
 import { StackRowsEditor } from "./stack_rows_widget.js";
+import { trainingView } from "./training_state.js";
+import { TrainingView } from "./training_view.js";
 
 const REPORTING_NODES = new Set(["LoraLoomApply", "LoraLoomApplyStack", "LoraLoomInspect"]);
 const STACK_NODE = "LoraLoomStack";
+const TRAIN_NODE = "LoraLoomTrain";
+const TRAINING_EVENT = "lora_loom.training";
+const TRAINING_ROUTE = "/lora_loom/training";
+const TRAINING_WIDGET = "lora_loom_training";
 const NAMES_NODE = "LoraLoomApply"; // whose input lists the LoRA files
 const NAMES_INPUT = "lora_name";
 const ROWS_INPUT = "rows";
 const ROWS_WIDGET = "LORA_LOOM_ROWS";
 const REPORT_WIDGET = "lora_loom_report";
 
-const [REPORT_HEIGHT, MARGIN] = [140, 20]; // canvas pixels; least height, and the host's margin above and below
+const [REPORT_HEIGHT, TRAINING_HEIGHT, MARGIN] = [140, 300, 20]; // canvas pixels; least height, and the host's margin above and below
 const [REPORT_WIDTH, ROWS_WIDTH] = [330, 430]; // canvas pixels; of a node that is newly made
 
 /** @type {WeakMap<object, ReportView>} */
@@ -36,6 +42,8 @@ const editors = new WeakMap();
 /** @type {Map<string, import("./report_state.js").ReportView>} the last report of a file, by its bare name */
 const lastReports = new Map();
 const files = new LoraFiles((path, options) => api.fetchApi(path, options), (path) => api.apiURL(path));
+/** @type {WeakMap<object, TrainingView>} */
+const trainings = new WeakMap();
 
 app.registerExtension({
   name: "lora_loom",
@@ -51,6 +59,7 @@ app.registerExtension({
     api.addEventListener("executed", (/** @type {CustomEvent} */ { detail }) => {
       showOutput(detail.display_node ?? detail.node, detail.output);
     });
+    api.addEventListener(TRAINING_EVENT, (/** @type {CustomEvent} */ { detail }) => showTraining(detail));
     api.addEventListener("execution_cached", (/** @type {CustomEvent} */ { detail }) => {
       for (const id of detail.nodes ?? []) reports.get(nodeOfExecution(rootGraph(), id))?.noteCached();
     });
@@ -76,6 +85,7 @@ app.registerExtension({
 
   nodeCreated(/** @type {any} */ node) {
     if (REPORTING_NODES.has(node.comfyClass)) addReport(node);
+    if (node.comfyClass === TRAIN_NODE) addTraining(node);
   },
 
   // The front end makes all nodes anew at undo and when a workflow's tab is opened again; it keeps their outputs.
@@ -83,6 +93,7 @@ app.registerExtension({
     requestAnimationFrame(() => {
       for (const node of nodesOf(rootGraph())) showKept(node);
       reseatWidgets();
+      showTrainings();
     });
   },
 });
@@ -116,6 +127,37 @@ function addReport(node) {
   reports.set(node, view);
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0], REPORT_WIDTH), Math.max(height, node.size[1])]);
+}
+
+/** @param {any} node */
+function addTraining(node) {
+  const view = new TrainingView({
+    stop: async () => {
+      const body = JSON.stringify({ node: executionIdOf(rootGraph(), node) });
+      return (await api.fetchApi(`${TRAINING_ROUTE}/stop`, { method: "POST", body })).ok;
+    },
+    viewUrl: (path) => api.apiURL(path),
+  });
+  separateFromCanvas(view.root, canvasElement);
+  const options = { serialize: false, getMinHeight: () => TRAINING_HEIGHT };
+  const widget = node.addDOMWidget(TRAINING_WIDGET, TRAINING_WIDGET, view.root, options);
+  widget.serialize = false;
+  trainings.set(node, view);
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0], REPORT_WIDTH), Math.max(height, node.size[1])]);
+}
+
+/** @param {unknown} message */
+function showTraining(message) {
+  const view = trainingView(message);
+  if (view) trainings.get(nodeOfExecution(rootGraph(), view.node))?.show(view);
+}
+
+/** After the page was loaded anew: what the server knows of trainings under way or ended. */
+async function showTrainings() {
+  if (![...nodesOf(rootGraph())].some((node) => trainings.has(node))) return;
+  const answer = await api.fetchApi(TRAINING_ROUTE);
+  if (answer.ok) for (const message of await answer.json()) showTraining(message);
 }
 
 /**
@@ -152,7 +194,7 @@ function showKept(node) {
  */
 function reseatWidgets() {
   for (const node of app.canvas.graph?.nodes ?? []) {
-    const root = editors.get(node)?.root ?? reports.get(node)?.root;
+    const root = editors.get(node)?.root ?? reports.get(node)?.root ?? trainings.get(node)?.root;
     const shown = root && document.querySelector(`[data-node-id="${node.id}"] .lora-loom-widget`);
     if (shown && shown !== root) shown.replaceWith(root);
   }

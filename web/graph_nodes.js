@@ -29,3 +29,18 @@ export function nodeOfExecution(graph, executionId) {
   }
   return node;
 }
+
+/**
+ * The execution id of a node, see nodeOfExecution.
+ * @param {any} graph the outermost graph
+ * @param {any} node
+ * @returns {string | undefined} undefined if the node is not in the graph
+ */
+export function executionIdOf(graph, node) {
+  for (const candidate of graph?.nodes ?? []) {
+    if (candidate === node) return String(candidate.id);
+    const inside = candidate.subgraph && executionIdOf(candidate.subgraph, node);
+    if (inside) return `${candidate.id}:${inside}`;
+  }
+  return undefined;
+}

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from ..lora_file import open_lora
-from ..merging.merge_files import MergeOrder, merge_files
+from ..merging.merge_files import LayerStrengths, MergeOrder, merge_files
 from ..merging.methods import METHODS
 from ..merging.similarity import similarity
 from ..merging.sources import Settings
@@ -18,7 +18,6 @@ from .given import (
     add_output,
     add_size,
     dtype_of,
-    layer_strengths,
     limits_of,
     model_of_options,
     size_of,
@@ -78,7 +77,7 @@ def _merge(options: argparse.Namespace) -> int:
         settings=Settings(density=options.density, spread=options.spread, seed=options.seed),
         limits=limits_of(options),
         size=size_of(options),
-        layers=[layer_strengths(text) for text in options.layers],
+        layers=[LayerStrengths.parse(text) for text in options.layers],
         dialect=options.to,
         dtype=dtype_of(options),
     )

@@ -13,7 +13,7 @@ from ..errors import BadSetting
 from ..inspection import read_layout
 from ..key_dialects.spelling import SPELLINGS
 from ..lora_file import open_lora
-from ..merging.merge_files import LayerStrengths, Source
+from ..merging.merge_files import Source
 from ..new_adapter import DTYPES
 from ..rank_limits import MIB, RankLimits
 from ..target_layer import ModelLayout
@@ -100,12 +100,3 @@ def source(text: str) -> Source:
         return Source(open_lora(Path(path)), float(number))
     except ValueError:
         raise BadSetting(f"'{text}' should be FILE=STRENGTH, and '{number}' is no number") from None
-
-
-def layer_strengths(text: str) -> LayerStrengths:
-    """PATTERN=NUMBER[,NUMBER...]. Raises BadSetting."""
-    pattern, _, numbers = text.rpartition("=")
-    try:
-        return LayerStrengths(pattern, tuple(float(number) for number in numbers.split(",")))
-    except ValueError:
-        raise BadSetting(f"'{text}' should be PATTERN=STRENGTH or PATTERN=STRENGTH,STRENGTH,...") from None

@@ -18,6 +18,7 @@ class TrainSample:
     size: tuple[int, int]  # height and width of the picture as it was found, in pixels
     crop: tuple[int, int] = (0, 0)  # top and left edge of what was cut out of the resized picture, in pixels
     repeats: int = 1  # times it is seen in one epoch
+    keep: bool = False  # whether the model should go on saying of it what it says untrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

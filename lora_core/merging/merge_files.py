@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..aligned_layers import AlignedLayer, ParameterOf, align, why_not_factored
+from ..aligned_layers import GIVE_WEIGHTS, AlignedLayer, ParameterOf, align, why_not_factored
 from ..errors import BadSetting, NotMergeable
 from ..factoring import NeedsWeight
 from ..factors import EXACT, LARGEST, Factored, Spectrum, concat
@@ -22,7 +22,7 @@ from ..new_adapter import AdapterMaker, NewAdapter, Progress, no_progress, wides
 from ..randomised_svd import PartialSpectrum, leading_spectrum
 from ..rank_limits import RankLimits, within_size
 from ..spelled_layers import rows_as_written
-from ..target_layer import ModelLayout, TargetLayer
+from ..target_layer import UNET, ModelLayout, TargetLayer
 from .methods import METHODS, Method
 from .sources import Settings, Sources
 
@@ -38,6 +38,21 @@ class Source:
 
     file: LoraFile
     strength: float = 1.0
+    text_strength: float | None = None  # of its layers in text encoders; None for the same
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """(of the denoiser's layers, of the text encoders')."""
+        return self.strength, self.strength if self.text_strength is None else self.text_strength
+
+    def strength_in(self, part: str) -> float:
+        """Of its layers in a part of the model."""
+        return self.strengths[part != UNET]
+
+    def said(self) -> dict[str, Any]:
+        """For the metadata of what is made."""
+        text = {} if self.text_strength is None else {"text_strength": self.text_strength}
+        return {"file": self.file.name, "strength": self.strength, **text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,15 @@ class LayerStrengths:
 
     pattern: str  # of the layers' paths in the model, with * and ? as in file names
     factors: tuple[float, ...]  # one for each file, or one for all
+
+    @classmethod
+    def parse(cls, text: str) -> "LayerStrengths":
+        """PATTERN=NUMBER[,NUMBER...]. Raises BadSetting."""
+        pattern, _, numbers = text.rpartition("=")
+        try:
+            return cls(pattern.strip(), tuple(float(number) for number in numbers.split(",")))
+        except ValueError:
+            raise BadSetting(f"'{text}' should be PATTERN=STRENGTH or PATTERN=STRENGTH,STRENGTH,...") from None
 
     def fits(self, target: TargetLayer) -> bool:
         """Whether a layer is meant."""
@@ -122,7 +146,7 @@ class _Merge:
         layers = align(self._loras, self._layout.targets, rows)
         reasons = why_not_factored(layers, self._names(), has_weights=self._read is not None)
         if reasons:
-            raise NotMergeable(self._what, [*reasons, "give the checkpoint with --model, or leave these files out"])
+            raise NotMergeable(self._what, [*reasons, f"{GIVE_WEIGHTS}, or leave these files out"])
         _check_patterns(self._order.layers, layers)
         limits = self._limits(layers)
         for number, layer in enumerate(layers):
@@ -146,7 +170,7 @@ class _Merge:
         if self._method.cuts:
             found = _leading(merged, limits, sources)
             values = found.spectrum.values
-            rank = values.numel() if found.is_whole else min(merged.shape)
+            rank = values.numel() if found.is_whole else _rank_of(merged)
             self._short += limits.rank is not None and rank < limits.rank
             merged = found.spectrum.first(limits.keep(values, merged.shape, found.missing))
             kept = found.share_of_first(merged.rank)
@@ -189,7 +213,7 @@ class _Merge:
             raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
 
     def _strengths(self, target: TargetLayer) -> list[float]:
-        strengths = [source.strength for source in self._sources]
+        strengths = [source.strength_in(target.part) for source in self._sources]
         for rule in self._order.layers:
             if rule.fits(target):
                 factors = rule.factors * len(strengths) if len(rule.factors) == 1 else rule.factors
@@ -200,7 +224,7 @@ class _Merge:
         return [source.file.name for source in self._sources]
 
     def _said_of_sources(self) -> list[dict[str, Any]]:
-        return [{"file": source.file.name, "strength": source.strength} for source in self._sources]
+        return [source.said() for source in self._sources]
 
     def _notes(self, layers: Sequence[AlignedLayer]) -> list[str]:
         notes: list[str] = []
@@ -213,13 +237,17 @@ class _Merge:
         if self._short:
             notes.append(f"{self._short} layers are of a rank below {self._order.limits.rank} and keep theirs")
         if self._full:
-            notes.append(f"{self._full} layers are stored in full rank; --method svd with a limit makes them smaller")
+            notes.append(f"{self._full} layers are stored in full rank; the method svd with a limit makes them smaller")
         return notes
 
 
 def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialSpectrum:
     """The singular triples that the limits may keep: all of them by the factors, or, of a large matrix that has no
     small factors, by a sketch that tells exactly what it leaves out."""
+    if merged.kronecker is not None and limits.given:
+        values = merged.singular_values()
+        left, kept, right = merged.kronecker.leading(limits.keep(values, merged.shape))
+        return PartialSpectrum(Spectrum(left, kept, right), float(values[kept.numel() :].square().sum()), False)
     if merged.product is None or not limits.given or min(merged.shape) <= SKETCH_FROM:
         return PartialSpectrum(merged.spectrum, 0.0, is_whole=True)
     found = leading_spectrum(merged.dense().float(), limits, sources.draw(0, 0))
@@ -227,6 +255,10 @@ def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialS
         *(part.to(EXACT) for part in (found.spectrum.left, found.spectrum.values, found.spectrum.right))
     )
     return replace(found, spectrum=spectrum)
+
+
+def _rank_of(merged: Factored) -> int:
+    return min(merged.shape) if merged.kronecker is None else merged.singular_values().numel()
 
 
 def _check(sources: Sequence[Source], order: MergeOrder) -> None:
@@ -240,17 +272,22 @@ def _check(sources: Sequence[Source], order: MergeOrder) -> None:
     if "spread" in method.reads:
         order.settings.check_spread()
     if not method.cuts and (order.limits.given or order.size is not None):
-        raise BadSetting(f"{order.method} keeps every rank; use --method svd to cut it")
-    if not all(abs(source.strength) < float("inf") for source in sources):
-        raise BadSetting("strengths should be finite numbers")
-    if not any(source.strength for source in sources):
-        raise BadSetting("every strength is 0, so nothing would be left")
+        raise BadSetting(f"{order.method} keeps every rank; the method svd cuts it")
+    check_strengths(sources)
     for rule in order.layers:
         if len(rule.factors) not in (1, len(sources)):
             raise BadSetting(
                 f"'{rule.pattern}' should have one strength, or one for each of the {len(sources)} files; "
                 f"it has {len(rule.factors)}"
             )
+
+
+def check_strengths(sources: Sequence[Source]) -> None:
+    """Raise BadSetting where a strength is no number, or none of them does anything."""
+    if not all(abs(strength) < float("inf") for source in sources for strength in source.strengths):
+        raise BadSetting("strengths should be finite numbers")
+    if not any(strength for source in sources for strength in source.strengths):
+        raise BadSetting("every strength is 0, so nothing would be left")
 
 
 def _check_patterns(rules: Sequence[LayerStrengths], layers: Sequence[AlignedLayer]) -> None:

@@ -35,7 +35,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "svd": Method(
         merge=linear.exact_sum,
-        about="the exact weighted sum, cut to --rank, --energy, --max-error or --size with the least error there is",
+        about="the exact weighted sum, cut to a rank, energy, error or size with the least error there is",
         exact=True,
     ),
     "svc": Method(

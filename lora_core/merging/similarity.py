@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..aligned_layers import ParameterOf, align, why_not_factored
+from ..aligned_layers import GIVE_WEIGHTS, ParameterOf, align, why_not_factored
 from ..decompositions import svd
 from ..errors import NotMergeable
 from ..factoring import NeedsWeight
@@ -155,12 +155,14 @@ def similarity(
     layers = align(load_sources(sources, model, what), model.targets, whole_rows(model))
     reasons = why_not_factored(layers, files, has_weights=read is not None)
     if reasons:
-        raise NotMergeable(what, [*reasons, "give the checkpoint with --model"])
+        raise NotMergeable(what, [*reasons, GIVE_WEIGHTS])
     found: list[LayerLikeness] = []
     for number, layer in enumerate(layers):
         progress(number, len(layers), layer.name)
         try:
-            deltas = {n: delta.times(sources[n].strength) for n, delta in layer.deltas(read).items()}
+            deltas = {
+                n: delta.times(sources[n].strength_in(layer.target.part)) for n, delta in layer.deltas(read).items()
+            }
         except NeedsWeight as reason:
             raise NotMergeable(what, [f"'{layer.name}' ({reason})"]) from None
         if not all(delta.is_in_range() for delta in deltas.values()):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..loaded_lora import LoadedLora, PlacedAdapter
+from ..loaded_lora import LoadedLora
 
 AUTO, BRANCH, MERGE = "auto", "branch", "merge"
 MODES = (AUTO, BRANCH, MERGE)
@@ -16,6 +16,7 @@ class PlannedLora:
     lora: LoadedLora
     strength: float
     mode: str
+    parts: frozenset[str]  # of the model that it changes, such as {"unet"}
     is_merged: bool = False
 
 
@@ -24,17 +25,21 @@ class WeavePlan:
     """The files of one patched model, in the order of their nodes in the graph. A change makes a new plan."""
 
     rows: Sequence[PlannedLora] = ()
-    parts: frozenset[str] = frozenset()  # of the model that the plan is for, such as {"unet"}
 
     def with_row(self, row: PlannedLora) -> "WeavePlan":
         """The plan with one more file behind the others."""
-        return replace(self, rows=(*self.rows, row))
+        return WeavePlan((*self.rows, row))
 
     @property
-    def beside(self) -> Sequence[PlannedLora]:
-        """The files that act beside the layers, not in their weights."""
-        return [row for row in self.rows if not row.is_merged]
+    def woven(self) -> Sequence[PlannedLora]:
+        """The files that act beside the layers: each once, at the sum of its strengths, in the order of their names.
 
-    def adapters(self, row: PlannedLora) -> Sequence[PlacedAdapter]:
-        """A file's adapters for this model's parts."""
-        return row.lora.of_parts(self.parts)
+        Branches add up, so their order is free; a fixed one gives the same matrices, and the same image to the bit,
+        however the rows stand in the graph.
+        """
+        sums: dict[LoadedLora, PlannedLora] = {}
+        for row in self.rows:
+            if not row.is_merged:
+                known = sums.get(row.lora)
+                sums[row.lora] = row if known is None else replace(row, strength=known.strength + row.strength)
+        return sorted(sums.values(), key=lambda row: row.lora.report.file)

@@ -1,6 +1,7 @@
 """All adapters of a plan that act beside the layers, woven layer by layer when they are first needed."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -37,11 +38,13 @@ class Weave(nn.Module):
         self.files = tuple(files)
         self.paths = tuple(strands)
         self.layers = nn.ModuleList()
+        self._alike: list[list[int]] = []
 
     def build(self) -> Mapping[str, WovenLayer]:
         """Path of the layer -> what acts beside it; woven at the first call."""
         if not self.is_built:
             woven = [WovenLayer(self._strands[path], self._shapes[path], self._dtype) for path in self.paths]
+            self._alike = self._group(woven)
             self.layers = nn.ModuleList(woven)
         layers = (layer for layer in self.layers if isinstance(layer, WovenLayer))
         return dict(zip(self.paths, layers, strict=True))
@@ -64,10 +67,22 @@ class Weave(nn.Module):
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """Take over the strength of each file; no weight and no matrix is written."""
         values = torch.tensor(strengths, dtype=torch.float32)
-        for layer in self.build().values():
-            layer.set_strengths(values)
+        layers = list(self.build().values())
+        for group in self._alike:
+            first, *others = (layers[number] for number in group)
+            first.set_strengths(values)
+            for other in others:
+                other.rank_strengths.copy_(first.rank_strengths)
 
-    @property
+    def _group(self, layers: Sequence[WovenLayer]) -> list[list[int]]:
+        """Numbers of the layers whose strengths are the same tensor: most have the same ranks of the same files."""
+        groups: dict[tuple[int, ...] | int, list[int]] = {}
+        for number, layer in enumerate(layers):
+            key = layer.numbers if layer.has_ranks_only else number
+            groups.setdefault(key, []).append(number)
+        return list(groups.values())
+
+    @cached_property
     def size(self) -> int:
         """Bytes of its matrices, whether they are made yet or not."""
         numbers = sum(size_of(group, self._shapes[path]) for path, group in self._strands.items())

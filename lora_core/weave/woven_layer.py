@@ -111,6 +111,7 @@ class WovenLayer(nn.Module):
         if biases:
             self.biases = _parameter(torch.stack([_whole_bias(one, shape[0]) for one in biases]), dtype)
         self.others = [one for one in strands if not one.is_bias and not isinstance(one.adapter, LowRank)]
+        self.numbers = tuple(rank_of)
         self.rank_of = torch.tensor(rank_of, dtype=torch.long)
         self.bias_of = torch.tensor([one.number for one in biases], dtype=torch.long)
         self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
@@ -125,10 +126,16 @@ class WovenLayer(nn.Module):
         """Of all low-rank adapters together."""
         return len(self.rank_of)
 
+    @property
+    def has_ranks_only(self) -> bool:
+        """Whether nothing but low-rank adapters acts here."""
+        return not self.others and self.biases is None
+
     def set_strengths(self, strengths: Tensor) -> None:
         """Take over the strengths [files] of the plan, in place, so that compiled code stays valid."""
         self.rank_strengths.copy_(strengths[self.rank_of])
-        self.bias_strengths.copy_(strengths[self.bias_of])
+        if self.biases is not None:
+            self.bias_strengths.copy_(strengths[self.bias_of])
         self.other_strengths = [float(strengths[one.number]) for one in self.others]
 
     def forget_weight(self) -> None:
@@ -167,7 +174,7 @@ class WovenLayer(nn.Module):
         in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
         strengths = self.rank_strengths.to(x)
         if len(self.shape) > 2:
-            hidden = _convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
+            hidden = convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
             return self._add_to_channels(hidden, y, module, in_place=in_place)
         hidden = functional.linear(x, down.to(x)) * strengths
         if not in_place or not y.is_contiguous():
@@ -222,7 +229,7 @@ class ModuleAsFrozen:
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """See FrozenLayer.apply."""
         weight = weight.to(x)
-        return functional.linear(x, weight) if is_linear(self.module) else _convolved(self.module, weight, x)
+        return functional.linear(x, weight) if is_linear(self.module) else convolved(self.module, weight, x)
 
 
 def dense_weight(module: nn.Module) -> Tensor:
@@ -259,7 +266,8 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
     return y - bias.to(y).reshape(-1, *[1] * (0 if is_linear(module) else y.dim() - 2))
 
 
-def _convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+def convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+    """A convolution of another weight [out, in, *kernel], without bias, with the module's stride, padding, dilation."""
     return _convolution(module)(x, weight, None, module.stride, module.padding, module.dilation)
 
 

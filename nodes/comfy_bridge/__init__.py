@@ -1,8 +1,13 @@
-"""The only folder that touches comfy.*: reads a host model's layers, and hands adapters over to its patcher."""
+"""The only folder that touches comfy.*: hands adapters over to a host's models, and pictures to its encoders."""
 
 from .applying import PLAN, Applied, apply_to_clip, apply_to_model
+from .encoding import encoders_of, progress
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
+from .model_weights import parameter_of
+from .previewing import PreviewOrder, is_cancelled, raise_if_cancelled, sample, step_bar
+from .training import HostDenoiser
+from .work_progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
 __all__ = [
@@ -10,11 +15,21 @@ __all__ = [
     "PLAN",
     "WEAVE",
     "Applied",
+    "HostDenoiser",
     "HostPatch",
+    "HostProgress",
     "ModelNames",
+    "PreviewOrder",
     "apply_to_clip",
     "apply_to_model",
+    "encoders_of",
     "forget_names",
     "forget_weaves",
+    "is_cancelled",
     "model_names",
+    "parameter_of",
+    "progress",
+    "raise_if_cancelled",
+    "sample",
+    "step_bar",
 ]

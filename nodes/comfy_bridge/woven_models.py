@@ -2,7 +2,7 @@
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
 from ...lora_core import LoadedLora
-from ...lora_core.errors import LayerGone
+from ...lora_core.errors import LayerGone, WeaveTooLarge
 from ...lora_core.injection import Injection
 from ...lora_core.weave import Weave
-from ...lora_core.weave.woven_layer import Strand
+from ...lora_core.weave.woven_layer import Strand, strand
+from .fitting import PLAIN_DTYPES, Fit, ModelFits, forget_fits, modules_of
 
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
-PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def compute_dtype(patcher: ModelPatcher) -> torch.dtype:
@@ -29,11 +29,12 @@ def compute_dtype(patcher: ModelPatcher) -> torch.dtype:
 def set_weave(
     patcher: ModelPatcher,
     files: Sequence[LoadedLora],
-    strands: Mapping[str, Sequence[Strand]],
+    fits: Sequence[Fit],
+    layers: ModelFits,
     strengths: Sequence[float],
 ) -> None:
-    """Make the patcher put these strands beside its layers when it is loaded, and take them away after."""
-    woven = _woven(patcher, files, strands)
+    """Make the patcher put these files beside its layers when it is loaded, and take them away after."""
+    woven = _woven(patcher, files, fits, layers)
     beside = _Beside(woven, tuple(strengths))
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
     patcher.set_additional_models(WEAVE, [woven.patcher])
@@ -61,15 +62,18 @@ _WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, _Woven]]" =
 _INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
 
 
-def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], strands: Mapping[str, Sequence[Strand]]) -> _Woven:
+def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fit], layers: ModelFits) -> _Woven:
     """The weave of these files, kept as long as the model lives and few others came after it."""
     kept = _WOVEN.setdefault(patcher.model, OrderedDict())
     dtype = compute_dtype(patcher)
-    key = (tuple(id(file) for file in files), tuple(sorted(strands)), dtype)
+    key = (*(fit.serial for fit in fits), dtype)
     woven = kept.get(key)
     if woven is None:
-        shapes = {path: tuple(patcher.model.get_submodule(path).weight.shape) for path in strands}
-        whole = Weave(strands, shapes, files, dtype)
+        strands: dict[str, list[Strand]] = {}
+        for number, fit in enumerate(fits):
+            for placed in fit.beside:
+                strands.setdefault(placed.place.path, []).append(strand(placed, number))
+        whole = Weave(strands, {path: layers.shape(path) for path in strands}, files, dtype)
         loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
         woven = kept[key] = _Woven(whole, loom_patcher)
     kept.move_to_end(key)
@@ -117,14 +121,25 @@ class _Beside:
             # The host forgets to eject a patcher that nobody holds any more.
             weakref.finalize(patcher, injection.detach, owner)
         weave = self._woven.weave
-        modules = dict(patcher.model.named_modules())
+        modules = modules_of(patcher.model)
         gone = [path for path in weave.paths if path not in modules]
         if gone:
             raise LayerGone(gone)
-        weave.set_strengths(self._strengths)
-        _keep_matrices(patcher.model, self._woven)
-        weave.place(patcher.load_device)
+        self._make_ready(patcher)
         injection.attach({modules[path]: layer for path, layer in weave.build().items()}, owner)
+
+    def _make_ready(self, patcher: ModelPatcher) -> None:
+        """Weave, set and place the matrices, all or nothing: half of a weave would be taken for a whole one."""
+        weave = self._woven.weave
+        try:
+            weave.set_strengths(self._strengths)
+            _keep_matrices(patcher.model, self._woven)
+            weave.place(patcher.load_device)
+        except BaseException as error:
+            weave.drop()
+            if _is_out_of_memory(error):
+                raise WeaveTooLarge(len(weave.files), weave.size, str(patcher.load_device)) from error
+            raise
 
     def eject(self, patcher: ModelPatcher) -> None:
         """Called by the host before weights move, and when the model is unloaded; also for copies never injected."""
@@ -143,7 +158,15 @@ class _Beside:
             _WOVEN.pop(patcher.model, None)
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch has no class of error of its own for the memory of the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
+
+
 def forget_weaves() -> None:
     """Let go of every weave kept for a model."""
+    forget_fits()
     _WOVEN.clear()
     _INJECTIONS.clear()

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
 DEMO_LORA = min(file.name for file in (DEMO / "loras").glob("*.safetensors"))
+NODE_IDS = sorted(page.stem for page in (ROOT / "web" / "docs").glob("*.md"))
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -495,9 +496,7 @@ def test_an_example_opens_and_lacks_nothing_but_the_files(
     assert {error["extra_info"]["input_name"] for error in errors} <= CHOICES, errors
 
 
-@pytest.mark.parametrize(
-    "node_id", ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
-)
+@pytest.mark.parametrize("node_id", NODE_IDS)
 def test_the_help_page_is_where_the_page_looks_for_it(page_server: RunningServer, node_id: str) -> None:
     pack = page_server.client.object_info(node_id)[node_id]["python_module"].rpartition(".")[2]
     without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -249,6 +249,77 @@ def test_text_encoders_are_baked_whatever_a_checkpoint_calls_them(tmp_path: Path
     assert (found - 2 * deltas(a)[f"clip_l.transformer.{TEXT}.weight"]).abs().max() < 1e-5
 
 
+OPEN_CLIP = "conditioner.embedders.1.model."
+BLOCKS = "transformer.resblocks.0."
+CLIP_G = "clip_g.transformer.text_model.encoder.layers.0."
+
+
+def open_clip_checkpoint(path: Path) -> Path:
+    """A checkpoint whose second text encoder has OpenCLIP's names, q, k and v in one."""
+    shapes = {
+        f"diffusion_model.{PROJ}.weight": (WIDTH, WIDTH),
+        f"{OPEN_CLIP}{BLOCKS}attn.in_proj_weight": (3 * WIDTH, WIDTH),
+        f"{OPEN_CLIP}{BLOCKS}attn.in_proj_bias": (3 * WIDTH,),
+        f"{OPEN_CLIP}{BLOCKS}attn.out_proj.weight": (WIDTH, WIDTH),
+        f"{OPEN_CLIP}{BLOCKS}attn.out_proj.bias": (WIDTH,),
+        f"{OPEN_CLIP}{BLOCKS}mlp.c_fc.weight": (16, WIDTH),
+        f"{OPEN_CLIP}{BLOCKS}mlp.c_fc.bias": (16,),
+        f"{OPEN_CLIP}positional_embedding": (7, WIDTH),
+        f"{OPEN_CLIP}text_projection": (WIDTH, WIDTH),
+    }
+    save_file({name: normal(*shape, seed=n) * 0.05 for n, (name, shape) in enumerate(shapes.items())}, path)
+    return path
+
+
+def open_clip_lora(path: Path) -> Path:
+    """A LoRA on its v and its first feed-forward layer, in ComfyUI's names."""
+    tensors: dict[str, Tensor] = {}
+    for seed, (name, out) in enumerate({"self_attn.v_proj": WIDTH, "mlp.fc1": 16}.items()):
+        key = f"text_encoders.{CLIP_G}{name}"
+        tensors[f"{key}.lora_A.weight"] = normal(2, WIDTH, seed=seed)
+        tensors[f"{key}.lora_B.weight"] = normal(out, 2, seed=seed + 10)
+    return write_adapter(path, tensors)
+
+
+def test_a_text_encoder_in_openclips_names_is_baked_into_the_rows_that_are_meant(tmp_path: Path) -> None:
+    base, a = open_clip_checkpoint(tmp_path / "base.safetensors"), open_clip_lora(tmp_path / "a.safetensors")
+    baking = bake(base, {a: 0.5}, tmp_path / "out.safetensors")
+    assert len(baking.check(Checkpoint.open(tmp_path / "out.safetensors")).changed) == 2
+    before, after, lora = load_file(base), load_file(tmp_path / "out.safetensors"), load_file(a)
+    deltas_of = {
+        name: 0.5
+        * lora[f"text_encoders.{CLIP_G}{name}.lora_B.weight"]
+        @ lora[f"text_encoders.{CLIP_G}{name}.lora_A.weight"]
+        for name in ("self_attn.v_proj", "mlp.fc1")
+    }
+    gained = {key: after[key] - before[key] for key in before}
+    fused = gained.pop(f"{OPEN_CLIP}{BLOCKS}attn.in_proj_weight")
+    assert not fused[: 2 * WIDTH].any()
+    assert (fused[2 * WIDTH :] - deltas_of["self_attn.v_proj"]).abs().max() < 1e-6
+    assert (gained.pop(f"{OPEN_CLIP}{BLOCKS}mlp.c_fc.weight") - deltas_of["mlp.fc1"]).abs().max() < 1e-6
+    assert not any(bool(other.any()) for other in gained.values())
+
+
+def test_what_was_baked_into_openclips_names_is_extracted_under_clips(tmp_path: Path) -> None:
+    base, a = open_clip_checkpoint(tmp_path / "base.safetensors"), open_clip_lora(tmp_path / "a.safetensors")
+    bake(base, {a: 1.0}, tmp_path / "tuned.safetensors")
+    made = extract(
+        Checkpoint.open(base),
+        Checkpoint.open(tmp_path / "tuned.safetensors"),
+        RankLimits(rank=2),
+        dialect="comfy",
+        dtype=torch.float32,
+    )
+    lora = load_file(a)
+    names = {name.removesuffix(".lora_A.weight") for name in lora if name.endswith(".lora_A.weight")}
+    assert {name.removesuffix(".lora_A.weight") for name in made.tensors if "lora_A" in name} == names
+    for name in names:
+        found = made.tensors[f"{name}.lora_B.weight"] @ made.tensors[f"{name}.lora_A.weight"]
+        wanted = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
+        assert (found - wanted).abs().max() < 1e-5
+    assert not any("outside of the layers" in note for note in made.notes)
+
+
 def test_an_interrupted_bake_leaves_nothing(tmp_path: Path) -> None:
     base, a = checkpoint(tmp_path / "base.safetensors"), lora_file(tmp_path / "a.safetensors", 1)
     baking = Baking(Checkpoint.open(base), [Source(open_lora(a))])

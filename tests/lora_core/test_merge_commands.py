@@ -106,7 +106,7 @@ BAD = {
     "merge out.safetensors a.safetensors=much": "no number",
     "merge out.safetensors a.safetensors=nan": "finite",
     f"merge out.safetensors a.safetensors=0 b.safetensors=0 {MODEL}": "every strength is 0",
-    f"merge out.safetensors a.safetensors --rank 4 {MODEL}": "use --method svd",
+    f"merge out.safetensors a.safetensors --rank 4 {MODEL}": "the method svd cuts it",
     f"merge out.safetensors a.safetensors --method svd --rank 0 {MODEL}": "rank should be",
     f"merge out.safetensors a.safetensors --method svd --energy 2 {MODEL}": "energy should be",
     f"merge out.safetensors a.safetensors --method svd --size -1 {MODEL}": "size should be",
@@ -122,7 +122,7 @@ BAD = {
     "extract model.safetensors gone.safetensors out.safetensors --rank 2": "not there",
     "extract model.safetensors model.safetensors out.safetensors --rank 2": "nothing to write",
     "extract model.safetensors model.safetensors out.safetensors": "say how far to cut",
-    "bake model.safetensors out.safetensors a.safetensors=0": "one of them not 0",
+    "bake model.safetensors out.safetensors a.safetensors=0": "every strength is 0",
     "bake model.safetensors model.safetensors a.safetensors": "Give --force",
     f"similarity a.safetensors gone.safetensors {MODEL}": "not there",
 }

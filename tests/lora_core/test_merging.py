@@ -1,6 +1,8 @@
 """A merged file changes the model as the files together do, whatever their dialects, algorithms, ranks and alphas."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -379,3 +381,58 @@ def test_every_layer_is_told_to_the_progress(tmp_path: Path) -> None:
     merge_files([source], MergeOrder(), layout(), progress=lambda *step: told.append(step))
     assert [(done, total) for done, total, _ in told] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert len(SHAPES) > 4 and BLOCK
+
+
+def test_pefts_two_files_are_replaced_both_or_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever step fails, the folder holds the old pair; whichever a kill ends, never files of two makes."""
+    one, other = (merge({lora_file(tmp_path / f"{n}.safetensors", n, rank=n): 1.0}, dialect="peft") for n in (2, 3))
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    names = "adapter_model.safetensors", "adapter_config.json"
+    one.write(folder / names[0])
+    old = {name: (folder / name).read_bytes() for name in names}
+    assert (folder / names[1]).exists()
+    real, left = Path.replace, 0
+
+    def fail(self: Path, target: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    for failing_at in (1, 2, 3, 4):
+        left = failing_at
+        with pytest.raises(FileNotWritten, match="No space left"):
+            other.write(folder / names[0], replace=True)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == old
+    monkeypatch.setattr(Path, "replace", real)
+    other.write(folder / names[0], replace=True)
+    new = {name: (folder / name).read_bytes() for name in names}
+    assert set(new) == {path.name for path in folder.iterdir()} and new[names[0]] != old[names[0]]
+    for killed_at in (1, 2, 3, 4):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        one.write(folder / names[0])
+        left = _folder_after_a_kill(killed_at, lambda: other.write(folder / names[0], replace=True), monkeypatch)
+        pair = {name: left.get(str(folder / name)) for name in names}
+        assert pair[names[0]] is None or pair in (old, new), killed_at
+
+
+def _folder_after_a_kill(step: int, write: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Path -> bytes of the folder as the process leaves it that ends right before one of its replacements."""
+    real, steps = Path.replace, 0
+    left: dict[str, bytes] = {}
+
+    def watch(self: Path, target: Path) -> Path:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            left.update({str(path): path.read_bytes() for path in target.parent.iterdir()})
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", watch)
+        write()
+    return left

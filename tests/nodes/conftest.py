@@ -1,6 +1,6 @@
 """A tiny UNet of the host's own class, and adapter files for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +76,44 @@ def style(loras_dir: Path, adapter_tensors: dict[str, Tensor]) -> str:
     """The name of a good adapter file."""
     save_file(adapter_tensors, loras_dir / "style.safetensors")
     return "style.safetensors"
+
+
+@pytest.fixture
+def other(loras_dir: Path, adapter_tensors: dict[str, Tensor]) -> str:
+    """A second file: of another rank and alpha, with other numbers."""
+    generator = torch.Generator().manual_seed(8)
+    changed: dict[str, Tensor] = {}
+    for key, tensor in adapter_tensors.items():
+        if key.endswith("down.weight"):
+            changed[key] = torch.randn(2, tensor.shape[1], generator=generator) * 0.3
+        elif key.endswith("up.weight"):
+            changed[key] = torch.randn(tensor.shape[0], 2, generator=generator) * 0.3
+        else:
+            changed[key] = torch.tensor(3.0)
+    save_file(changed, loras_dir / "other.safetensors")
+    return "other.safetensors"
+
+
+@pytest.fixture
+def checkpoints(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The host's only folder of diffusion models, with the tiny model as "base" and a changed one as "tuned"."""
+    import folder_paths
+
+    folder = tmp_path / "diffusion_models"
+    folder.mkdir()
+    weights = {f"model.{name}": t.contiguous() for name, t in model.model.state_dict().items() if "diffusion" in name}
+    save_file(weights, folder / "base.safetensors")
+    generator = torch.Generator().manual_seed(4)
+    tuned = {
+        name: t + 0.05 * torch.randn(t.shape, generator=generator) if ".attn" in name and name.endswith("weight") else t
+        for name, t in weights.items()
+    }
+    save_file(tuned, folder / "tuned.safetensors")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", ([str(folder)], {".safetensors"}))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,31 @@
 """What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
 
+import re
+from pathlib import Path
+
 import pytest
 from comfy_api.latest import io
 from lora_pack.nodes import NODES
 
-IDS = ["LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect", "LoraLoomConvert"]
+IDS = [
+    "LoraLoomApply",
+    "LoraLoomStack",
+    "LoraLoomApplyStack",
+    "LoraLoomInspect",
+    "LoraLoomConvert",
+    "LoraLoomDatasetFolder",
+    "LoraLoomDataset",
+    "LoraLoomTrain",
+    "LoraLoomTrainSettings",
+    "LoraLoomLoad",
+    "LoraLoomSave",
+    "LoraLoomMerge",
+    "LoraLoomResize",
+    "LoraLoomExtract",
+    "LoraLoomBake",
+    "LoraLoomSimilarity",
+    "LoraLoomPlot",
+]
 
 
 def test_node_ids_never_change() -> None:
@@ -19,7 +40,15 @@ def test_every_input_and_output_says_what_it_is(node: type[io.ComfyNode]) -> Non
 
 
 @pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_the_help_page_names_every_input_and_output(node: type[io.ComfyNode]) -> None:
+    schema = node.GET_SCHEMA()
+    page = (Path(__file__).parents[2] / "web" / "docs" / f"{schema.node_id}.md").read_text("utf-8")
+    named = [entry.id for entry in schema.inputs] + [entry.display_name or entry.id for entry in schema.outputs]
+    assert [name for name in named if f"| {name}" not in page] == []
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
 def test_numbers_tell_their_unit_and_range(node: type[io.ComfyNode]) -> None:
     for entry in node.GET_SCHEMA().inputs:
         if isinstance(entry, io.Float.Input):
-            assert "factor without unit from -100 to 100" in entry.tooltip
+            assert re.search("factor without unit from -100 to 100|no unit|Share of|0 to 1|MiB", entry.tooltip or "")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from lora_pack.lora_core.errors import LayerGone, StackError
+from lora_pack.lora_core.errors import LayerGone, StackError, WeaveTooLarge
 from lora_pack.lora_core.injection import BesideForward
-from lora_pack.lora_core.weave import AUTO, BRANCH, MERGE
+from lora_pack.lora_core.weave import AUTO, BRANCH, MERGE, Weave, WovenLayer
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import PLAN, WEAVE
 from safetensors.torch import save_file
@@ -392,3 +392,89 @@ def test_every_algorithm_stands_beside_a_quantised_layer(rounded: Any, model: An
         found = run(beside)
         assert torch.allclose(found, run(merged), atol=2e-4), name
         assert not torch.allclose(found, run(rounded), atol=1e-3), name
+
+
+@pytest.mark.parametrize("where", ["weaving", "placing", "attaching"])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), None],
+    ids=["device", "cpu", "interrupt"],
+)
+def test_out_of_memory_or_an_interrupt_while_weaving_leaves_nothing_half_done(
+    model: Any, run: Step, style: str, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception | None
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    if where == "attaching" and error is not None:
+        pytest.skip("attaching takes no memory")
+    base, forwards = run(model), _forwards(model)
+    expected = run(_apply(model, style, 1.0, MERGE))
+    calls = 0
+
+    def fail(*_: Any, **__: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # in the middle
+            raise Stop if error is None else error
+
+    owner, name = {
+        "weaving": (WovenLayer, "__init__"),
+        "placing": (WovenLayer, "_apply"),
+        "attaching": (WovenLayer, "forget_weight"),
+    }[where]
+    own = getattr(owner, name)
+    patched = _apply(model, style, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *args, **kw: (fail(), own(*args, **kw))[1])
+        if where == "placing":
+            patch.setattr(Weave, "place", lambda weave, device: weave.to(torch.float64).to(torch.float32))
+        with pytest.raises(Stop if error is None else WeaveTooLarge) as caught:
+            run(patched)
+    if error is not None:
+        assert "merge" in str(caught.value) and "\n" not in str(caught.value)
+        assert isinstance(caught.value, torch.OutOfMemoryError)  # for which the host makes room
+    assert _forwards(model) == forwards
+    assert torch.equal(run(model), base)
+    assert torch.allclose(run(patched), expected, atol=TOLERANCE[torch.float32])  # the next run works
+
+
+def test_a_model_that_lost_a_layer_since_its_names_were_read_says_so_when_it_is_applied_to(
+    model: Any, style: str
+) -> None:
+    _apply(model, style, 1.0)
+    attention = model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn1
+    removed = attention.to_q
+    del attention.to_q
+    try:
+        for mode in (AUTO, BRANCH, MERGE):
+            with pytest.raises(LayerGone, match="to_q"):
+                _apply(model, style, 1.0, mode)
+    finally:
+        attention.to_q = removed
+
+
+def test_a_layer_that_somebody_replaces_between_two_runs_is_looked_at_again(model: Any, run: Step, style: str) -> None:
+    class Own(nn.Module):
+        """A layer that only looks like none of torch's."""
+
+        def __init__(self, linear: nn.Linear) -> None:
+            super().__init__()
+            self.weight, self.bias = linear.weight, linear.bias
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    expected = run(_apply(model, style, 1.0))
+    attention = model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn1
+    removed = attention.to_q
+    run(model)
+    attention.to_q = Own(removed)
+    try:
+        patched = _apply(model, style, 1.0)
+        assert any("to_q" in key for key in patched.patches)  # can't stand beside it, so the host merges
+        assert torch.allclose(run(patched), expected, atol=TOLERANCE[torch.float32])
+        run(model)
+    finally:
+        attention.to_q = removed
+    assert not _apply(model, style, 1.0).patches

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { nodeOfExecution, nodesOf } from "../../web/graph_nodes.js";
+import { executionIdOf, nodeOfExecution, nodesOf } from "../../web/graph_nodes.js";
 
 const DEEP = { id: 3, name: "deep" };
 const INNER = { id: "2", name: "inner", subgraph: { nodes: [DEEP] } };
@@ -24,4 +24,9 @@ test("an execution id leads through the subgraphs, with ids as numbers or as tex
 
 test("an id that leads nowhere finds nothing", () => {
   for (const id of ["7", "2:1", "5:9", "5:2:3:1", "", undefined]) assert.equal(nodeOfExecution(GRAPH, id), undefined);
+});
+
+test("a node's execution id leads back to it", () => {
+  for (const node of nodesOf(GRAPH)) assert.equal(nodeOfExecution(GRAPH, executionIdOf(GRAPH, node)), node);
+  assert.equal(executionIdOf(GRAPH, {}), undefined);
 });

@@ -1,0 +1,93 @@
+"""Which pictures a step sees, at which noise levels and with which noise: a pure function of the seed and the step.
+
+Nothing has to be kept to go on after a break but the number of steps done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..dataset import TrainSample
+from .timesteps import positions
+
+# What a step draws, each from a generator of its own, so that one choice changes no other.
+INIT, ORDER, BUCKET, NOISE, TIME, DROPOUT = range(6)
+MIX = 0x9E3779B97F4A7C15  # odd, of 64 bits: spreads neighbouring steps over all seeds
+SEEDS = 2**63 - 1
+
+
+def generator_of(seed: int, what: int, number: int = 0) -> torch.Generator:
+    """A generator for one purpose of one step (or epoch)."""
+    mixed = seed
+    for part in (what + 1, number + 1):
+        mixed = ((mixed ^ (part * MIX)) * MIX + part) % 2**64
+        mixed ^= mixed >> 29
+    return torch.Generator().manual_seed(mixed % SEEDS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The pictures of one step, all of one shape."""
+
+    numbers: Sequence[int]  # of the samples
+    positions: Tensor  # [batch], see timesteps
+    noise: Tensor  # [batch, channels, *picture]
+    dropped: Sequence[bool]  # whose caption is not seen
+
+
+class Batches:
+    """Walks through the epochs of every bucket; a bucket's turn comes as often as it has pictures."""
+
+    def __init__(self, samples: Sequence[TrainSample], batch: int, seed: int, timesteps: str, dropout: float) -> None:
+        self._samples = samples
+        self._batch = batch
+        self._seed = seed
+        self._timesteps = timesteps
+        self._dropout = dropout
+        buckets: dict[torch.Size, list[int]] = {}
+        for number, sample in enumerate(samples):
+            buckets.setdefault(sample.latent.shape, []).extend([number] * sample.repeats)
+        self._buckets = list(buckets.values())
+        self._left: Mapping[int, list[int]] = {number: [] for number in range(len(self._buckets))}
+        self._epochs = [0] * len(self._buckets)
+        self._step = 0
+
+    def skip(self, steps: int) -> None:
+        """Go on behind these steps."""
+        for _ in range(steps):
+            self._next_numbers()
+
+    def next(self) -> Batch:
+        """The batch of the next step; short epochs are joined, so that every batch is full."""
+        numbers = self._next_numbers()
+        shape = (len(numbers), *self._samples[numbers[0]].latent.shape)
+        dropped = torch.rand(len(numbers), generator=generator_of(self._seed, DROPOUT, self._step)) < self._dropout
+        return Batch(
+            numbers,
+            positions(len(numbers), self._timesteps, generator_of(self._seed, TIME, self._step)),
+            torch.randn(shape, generator=generator_of(self._seed, NOISE, self._step)),
+            [bool(gone) for gone in dropped],
+        )
+
+    def _next_numbers(self) -> list[int]:
+        self._step += 1
+        bucket = self._bucket()
+        left = self._left[bucket]
+        while len(left) < self._batch:
+            left += self._epoch(bucket)
+        taken, left[: self._batch] = left[: self._batch], []
+        return taken
+
+    def _bucket(self) -> int:
+        sizes = torch.tensor([float(len(bucket)) for bucket in self._buckets])
+        if len(sizes) == 1:
+            return 0
+        return int(torch.multinomial(sizes, 1, generator=generator_of(self._seed, BUCKET, self._step)))
+
+    def _epoch(self, bucket: int) -> list[int]:
+        self._epochs[bucket] += 1
+        order = generator_of(self._seed, ORDER, self._epochs[bucket] * len(self._buckets) + bucket)
+        own = self._buckets[bucket]
+        return [own[int(place)] for place in torch.randperm(len(own), generator=order)]

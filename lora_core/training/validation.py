@@ -1,0 +1,61 @@
+"""How well the model does on a fixed grid of pictures, noise levels and noises, against how well it did at first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..dataset import TrainSample
+
+PICTURES = 8  # of the set, evenly chosen
+POSITIONS = (0.125, 0.375, 0.625, 0.875)  # see timesteps
+SEED = 20_260_101  # of the noises: the same in every run, whatever its seed
+PATIENCE = 3  # evaluations without a better one after which stopping is suggested
+LEAST_GAIN = 0.002  # share of the best value that counts as better
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One fixed question."""
+
+    sample: TrainSample
+    position: float
+    noise: Tensor  # [channels, *picture]
+
+
+def grid(samples: Sequence[TrainSample]) -> list[list[Cell]]:
+    """The cells, in batches of one shape each: the positions of one picture."""
+    every = max(1, -(-len(samples) // PICTURES))
+    rng = torch.Generator().manual_seed(SEED)
+    return [
+        [Cell(sample, position, torch.randn(sample.latent.shape, generator=rng)) for position in POSITIONS]
+        for sample in samples[::every]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Errors of all cells, and what they were before the training."""
+
+    errors: Sequence[float]
+    at_start: Sequence[float]
+
+    @property
+    def relative(self) -> float:
+        """Mean over the cells of error / error at the start: 1 is no change, lower is better.
+
+        By cell, since errors at different noise levels differ by orders of magnitude.
+        """
+        pairs = zip(self.errors, self.at_start, strict=True)
+        return sum(now / first if first else 1.0 for now, first in pairs) / len(self.errors)
+
+
+def suggestion(history: Sequence[tuple[int, float]]) -> str:
+    """Why stopping now makes sense, from (step, relative error) of all evaluations; empty while it does not."""
+    if len(history) <= PATIENCE:
+        return ""
+    step, best = min(history[:-PATIENCE], key=lambda entry: entry[1])
+    if min(value for _, value in history[-PATIENCE:]) >= best * (1 - LEAST_GAIN):
+        return f"No better for {PATIENCE} evaluations than at step {step} ({best:.1%} of the start): stopping is safe."
+    return ""

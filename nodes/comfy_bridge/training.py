@@ -1,0 +1,278 @@
+"""A host model as training sees it: frozen, differentiable, and put back exactly as it was found."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...lora_core.dataset import TrainSample
+from ...lora_core.errors import BadTraining
+from ...lora_core.training import Memory
+from .model_names import ModelNames
+from .woven_models import compute_dtype
+
+CAPTURE = "lora_loom_training"
+PIXELS_PER_LATENT = 8  # along each side, as the host's own micro-conditioning assumes
+# First class of the sampling object's line of descent that is listed here -> objective; None: can't be trained.
+OBJECTIVE_OF: Mapping[str, str | None] = {
+    "EDM": None,
+    "X0": None,
+    "IMG_TO_IMG": None,
+    "COSMOS_RFLOW": None,
+    "V_PREDICTION": "v",
+    "EPS": "eps",
+    "CONST": "flow",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditions:
+    """What the pictures of a batch are conditioned on; those of one group go through the model together."""
+
+    groups: Sequence[tuple[Sequence[int], Mapping[str, Any]]]  # (numbers in the batch, arguments of apply_model)
+
+
+class HostDenoiser:
+    """See lora_core.training.Denoiser."""
+
+    def __init__(self, patcher: ModelPatcher, names: ModelNames) -> None:
+        """Raises BadTraining for a model whose kind of prediction is not known."""
+        self._patcher = patcher
+        self._model: Any = patcher.model
+        self.layout = names.layout
+        self.objective = objective_of(self._model.model_sampling)
+        self.device: torch.device = patcher.load_device
+        self.dtype = compute_dtype(patcher)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """See Denoiser.modules."""
+        return dict(self._model.named_modules())
+
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """See Denoiser.frozen. Weights that a node loaded are inference tensors, which autograd refuses to keep;
+        meanwhile views of the same memory stand in their place."""
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
+        with ExitStack() as held:
+            held.callback(_put_back, _stand_in(self._model))
+            held.callback(self._model.train, self._model.training)
+            self._model.eval()
+            yield
+
+    def scaled(self, latent: Tensor) -> Tensor:
+        """See Denoiser.scaled."""
+        with torch.inference_mode(False):
+            return self._model.process_latent_in(latent.clone())
+
+    def sigmas_at(self, positions: Tensor) -> Tensor:
+        """See Denoiser.sigmas_at: between the model's own least and largest, at its own timesteps if it has steps."""
+        sampling = self._model.model_sampling
+        first, last = (sampling.timestep(torch.as_tensor(s).float()) for s in (sampling.sigma_min, sampling.sigma_max))
+        times = first + positions * (last - first)
+        if self.objective != "flow":
+            times = times.round()
+        return sampling.sigma(times).float().clone()
+
+    def conditions(self, samples: Sequence[TrainSample], conditionings: Sequence[Any], shape: torch.Size) -> Conditions:
+        """See Denoiser.conditions; pictures whose texts can't be joined form groups of their own."""
+        groups: list[tuple[list[int], list[dict[str, Any]]]] = []
+        for number, (sample, conditioning) in enumerate(zip(samples, conditionings, strict=True)):
+            own = self._conditions_of(sample, conditioning, shape)
+            for numbers, members in groups:
+                if members[0].keys() == own.keys() and all(members[0][k].can_concat(own[k]) for k in own):
+                    numbers.append(number)
+                    members.append(own)
+                    break
+            else:
+                groups.append(([number], [own]))
+        return Conditions(
+            [
+                (numbers, {k: first[k].concat([other[k] for other in others]) for k in first})
+                for numbers, (first, *others) in groups
+            ]
+        )
+
+    def _conditions_of(self, sample: TrainSample, conditioning: Any, shape: torch.Size) -> dict[str, Any]:
+        text, options = conditioning[0]
+        given = {k: _normal(value, self.device) for k, value in options.items()}
+        height, width = (side * PIXELS_PER_LATENT for side in shape[-2:])
+        noise = torch.zeros(1, *shape[1:], device=self.device)
+        found = self._model.extra_conds(
+            **given,
+            cross_attn=_normal(text, self.device),
+            device=self.device,
+            noise=noise,
+            latent_image=noise,
+            denoise_mask=None,
+            height=sample.size[0],
+            width=sample.size[1],
+            crop_h=sample.crop[0],
+            crop_w=sample.crop[1],
+            target_height=height,
+            target_width=width,
+            prompt_type="positive",
+        )
+        return {name: value.process_cond(batch_size=1, area=None) for name, value in found.items()}
+
+    def predict(self, noisy: Tensor, sigmas: Tensor, conditions: Conditions) -> Tensor:
+        """See Denoiser.predict; the output before the host turns it into a clean picture."""
+        parts: list[tuple[Sequence[int], Tensor]] = [
+            (numbers, self._outputs(noisy[list(numbers)], sigmas[list(numbers)], arguments))
+            for numbers, arguments in conditions.groups
+        ]
+        if len(parts) == 1:
+            return parts[0][1]
+        order = torch.tensor([number for numbers, _ in parts for number in numbers])
+        return torch.cat([output for _, output in parts])[order.argsort().to(noisy.device)]
+
+    def _outputs(self, noisy: Tensor, sigmas: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        captured: list[Tensor] = []
+
+        def capture(executor: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
+            captured.append(executor(*inputs, **options))
+            return captured[-1]
+
+        options = _copied(self._patcher.model_options.get("transformer_options", {}))
+        comfy.patcher_extension.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, CAPTURE, capture, options)
+        options |= {"cond_or_uncond": [0] * len(noisy), "sigmas": sigmas}
+        clean: Tensor = self._model.apply_model(noisy, sigmas, transformer_options=options, **arguments)
+        if captured:
+            return captured[0]
+        return _output_of(self.objective, noisy, clean, sigmas.reshape(-1, *[1] * (noisy.dim() - 1)))
+
+    @contextmanager
+    def checkpointed(self) -> Generator[None]:
+        """See Denoiser.checkpointed."""
+        found: list[tuple[nn.Module, Any]] = []
+        try:
+            for block in blocks_of(self._model.diffusion_model):
+                found.append((block, block.__dict__.get("forward")))
+                block.forward = _Recomputed(block.forward)
+            yield
+        finally:
+            for block, before in reversed(found):
+                if before is None:
+                    block.__dict__.pop("forward", None)
+                else:
+                    block.__dict__["forward"] = before
+
+    def memory(self) -> Memory | None:
+        """See Denoiser.memory."""
+        host: Any = comfy.model_management
+        return Memory(int(host.get_free_memory(self.device)), int(host.get_total_memory(self.device)))
+
+
+class _Recomputed:
+    """A block's forward whose activations are made again in the backward pass."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self._forward(*inputs, **options)
+        return checkpoint(self._forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+
+
+def blocks_of(module: nn.Module, *, inside: bool = False) -> list[nn.Module]:
+    """The blocks of a denoiser: what its lists of layers hold, through lists inside of lists."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            found += blocks_of(child, inside=True)
+        elif inside:
+            found.append(child)
+    return found
+
+
+def objective_of(sampling: Any) -> str:
+    """The objective of a model by its sampling object. Raises BadTraining where there is none for it."""
+    lineage = [kind.__name__ for kind in type(sampling).__mro__]
+    known = next((name for name in lineage if name in OBJECTIVE_OF), "")
+    objective = OBJECTIVE_OF.get(known)
+    if objective is None:
+        raise BadTraining([f"models that predict as {known or lineage[0]} does can't be trained yet"])
+    if objective != "flow" and float(getattr(sampling, "sigma_data", 1.0)) != 1.0:
+        raise BadTraining([f"models of {known} with a data deviation of {sampling.sigma_data:g} can't be trained yet"])
+    return objective
+
+
+def _output_of(objective: str, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+    """The model's output from the clean picture that the host made of it; for models that can't be listened to."""
+    if objective == "v":
+        return (noisy / (1 + sigma**2) - clean) * (1 + sigma**2).sqrt() / sigma
+    return (noisy - clean) / sigma
+
+
+def _normal(value: Any, device: torch.device) -> Any:
+    """A tensor on the device that autograd may keep; anything else as it is."""
+    return value.to(device).clone() if isinstance(value, Tensor) else value
+
+
+def _copied(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with wrappers that can be added to without changing those of the model."""
+    wrappers = {
+        kind: {key: list(entries) for key, entries in by_key.items()}
+        for kind, by_key in options.get("wrappers", {}).items()
+    }
+    return {**options, "wrappers": wrappers}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StandIn:
+    """What stands in the place of a tensor of a module."""
+
+    held: dict[str, Any]  # the module's own table of parameters or buffers
+    name: str
+    found: Tensor
+    replacement: Tensor
+    needed_gradient: bool
+
+
+def _stand_in(model: nn.Module) -> list[_StandIn]:
+    made: list[_StandIn] = []
+    refused: list[str] = []
+    with torch.inference_mode(False):
+        for path, module in model.named_modules():
+            for table in (module._parameters, module._buffers):  # torch has no public way to replace what they hold
+                for name, tensor in table.items():
+                    if tensor is None:
+                        continue
+                    if tensor.is_inference() and type(tensor) not in (Tensor, nn.Parameter):
+                        refused.append(f"{path}.{name} ({type(tensor).__name__})")
+                        continue
+                    made.append(_StandIn(table, name, tensor, _view_of(tensor), tensor.requires_grad))
+    if refused:
+        raise BadTraining(
+            [f"weights of this kind can't be trained on: {', '.join(refused[:3])} ({len(refused)} in all)"]
+        )
+    for one in made:
+        one.held[one.name] = one.replacement
+        if one.replacement is one.found and one.needed_gradient:
+            one.found.requires_grad_(False)
+    return made
+
+
+def _view_of(tensor: Tensor) -> Tensor:
+    """The same memory in a tensor that autograd may keep."""
+    if not tensor.is_inference():
+        return tensor
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    return nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
+
+
+def _put_back(made: Sequence[_StandIn]) -> None:
+    for one in made:
+        if one.held.get(one.name) is one.replacement:
+            one.held[one.name] = one.found
+        if one.needed_gradient and not one.found.is_inference():
+            one.found.requires_grad_(True)

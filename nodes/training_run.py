@@ -1,0 +1,229 @@
+"""Runs a training inside the host: shows it, samples previews, ends it when asked, and keeps what it gave."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..lora_core.dataset import TrainingSet, TrainSample
+from ..lora_core.errors import TrainingFailed
+from ..lora_core.lora_in_memory import LoraInMemory
+from ..lora_core.safetensors_writer import write_safetensors
+from ..lora_core.training import StepReport, Trainer, TrainSettings
+from .comfy_bridge import (
+    HostDenoiser,
+    PreviewOrder,
+    is_cancelled,
+    model_names,
+    raise_if_cancelled,
+    sample,
+    step_bar,
+)
+from .lora_folders import check_new_name, free_path, listed_name
+from .training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView
+
+STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: checkpoints; inside its temp folder: previews
+KEEP_SHARE = 0.6  # pictures to keep for every picture to learn
+KEEP_SEED = 77
+SECONDS_OF = 20  # steps whose time tells the time left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainOrder:
+    """What a person asked for."""
+
+    settings: TrainSettings
+    name: str  # of the file in the loras folder
+    writes: bool  # at the end; what was cancelled is always written
+    preview_every: int  # steps; 0: none
+    prompts: Sequence[str]  # of the previews
+    keep: Sequence[str]  # prompts whose pictures should stay as they are
+    preview: PreviewOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """What came out."""
+
+    lora: LoraInMemory
+    losses: Sequence[tuple[int, float]]
+    validation: Sequence[tuple[int, float]]
+    previews: Sequence[Tensor]  # each [prompts, height, width, 3], in the order of the steps
+    report: str
+
+
+def checkpoint_path(name: str) -> Path:
+    """Where the state of a training of this name is kept until it ends."""
+    folder = Path(folder_paths.get_output_directory()) / STATE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name.replace('/', '_').replace(chr(92), '_')}.checkpoint.safetensors"
+
+
+class TrainingRun:
+    """One run of the Train node."""
+
+    def __init__(self, node: str, model: Any, data: TrainingSet, order: TrainOrder) -> None:
+        order.settings.check()
+        check_new_name(order.name)
+        self._model, self._data, self._order = model, data, order
+        self._view = BOARD.begin(node, order.settings.steps)
+        self._show = step_bar(order.settings.steps)
+        self._seconds: list[float] = []
+        self._previews: list[Tensor] = []
+        self._shape = Counter(s.latent.shape for s in data.samples).most_common(1)[0][0] if data.samples else None
+
+    def run(self) -> Trained:
+        """Train; LoraError where it can't begin or go on, with what was trained kept in a file."""
+        try:
+            trainer = self._trainer()
+            ended = self._until_the_end(trainer)
+        except BaseException:
+            self._end(FAILED)
+            raise
+        path = checkpoint_path(self._order.name)
+        if ended == CANCELLED:
+            trainer.save()
+        else:
+            path.unlink(missing_ok=True)
+        if self._order.writes or ended == CANCELLED:
+            self._view.file = self._write(trainer, trainer.step if ended == CANCELLED else None)
+        self._end(ended)
+        return self._trained(trainer, ended)
+
+    def _trainer(self) -> Trainer:
+        denoiser = HostDenoiser(self._model, model_names(self._model, None))
+        settings = self._order.settings
+        self._empty = self._data.encode_text("")
+        samples = [*self._data.samples, *self._kept_as_is()]
+        return Trainer(denoiser, samples, settings, empty=self._empty, checkpoint=checkpoint_path(self._order.name))
+
+    def _kept_as_is(self) -> list[TrainSample]:
+        """Pictures that the untrained model makes of the prompts to keep."""
+        prompts = self._order.keep
+        if not prompts or self._shape is None:
+            return []
+        learned = sum(sample.repeats for sample in self._data.samples)
+        repeats = max(1, round(KEEP_SHARE * learned / len(prompts)))
+        made: list[TrainSample] = []
+        for number, prompt in enumerate(prompts):
+            order = replace(self._order.preview, seed=KEEP_SEED + number)
+            text = self._data.encode_text(prompt)
+            latents = sample(self._model, text, self._empty, self._shape, order)
+            if latents is None:
+                raise_if_cancelled()
+            with torch.inference_mode(False):
+                latent = torch.as_tensor(latents)[0].float().cpu().clone()
+            size = self._data.samples[0].size
+            made.append(
+                TrainSample(
+                    latent=latent, conditioning=text, caption=prompt, name=f"kept: {prompt}", size=size,
+                    repeats=repeats, keep=True,
+                )
+            )  # fmt: skip
+        return made
+
+    def _until_the_end(self, trainer: Trainer) -> str:
+        try:
+            return self._train(trainer)
+        except TrainingFailed as error:
+            if not error.step:
+                raise
+            kept = self._write(trainer, error.step)
+            raise TrainingFailed(error.step, error.reason, f"{error.advice} Kept as {kept}.") from None
+
+    def _train(self, trainer: Trainer) -> str:
+        """Run to the end, or to where a person ends it: how it ended."""
+        every = self._order.preview_every
+        with closing(trainer.run()) as steps:
+            for report in steps:
+                self._note(report)
+                picture = None
+                if every and (report.step % every == 0 or report.step == report.steps):
+                    picture = self._preview(report.step)
+                self._show(report.step, picture)
+                BOARD.send(self._view, at_once=picture is not None or report.step == 0)
+                if is_cancelled():
+                    return CANCELLED
+                if BOARD.should_stop(self._view.node):
+                    return STOPPED
+        return DONE
+
+    def _note(self, report: StepReport) -> None:
+        view = self._view
+        view.state, view.step, view.learning_rate = TRAINING, report.step, report.learning_rate
+        view.suggestion, view.notes = report.suggestion, [*self._data.notes, *report.notes]
+        if report.loss is not None:
+            view.losses.append((report.step, report.loss))
+            self._seconds = [*self._seconds[-SECONDS_OF:], report.seconds]
+            view.seconds_left = (report.steps - report.step) * sum(self._seconds) / len(self._seconds)
+        if report.validation is not None:
+            view.validation.append((report.step, report.validation))
+
+    def _preview(self, step: int) -> Image.Image | None:
+        pictures: list[Tensor] = []
+        for prompt in self._order.prompts:
+            text = self._data.encode_text(prompt)
+            latents = sample(self._model, text, self._empty, self._shape or (), self._order.preview)
+            if latents is None:
+                return None
+            pictures.append(self._data.decode(latents)[:1].float().cpu())
+        if not pictures:
+            return None
+        together = torch.cat(pictures)
+        self._previews.append(together)
+        picture = _image(together)
+        name = f"{self._order.name.replace('/', '_')}_{id(self._view):x}_{step:06}.png"
+        folder = Path(folder_paths.get_temp_directory()) / STATE_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+        self._view.previews.append({"step": step, "filename": name, "subfolder": STATE_FOLDER, "type": "temp"})
+        return picture
+
+    def _write(self, trainer: Trainer, step: int | None) -> str:
+        """The adapter in the loras folder: its name there."""
+        name = self._order.name if step is None else f"{self._order.name}_step{step}"
+        lora = trainer.adapter(Path(name).name)
+        path = free_path(name, ".safetensors")
+        write_safetensors(path, lora.held, lora.header.metadata)
+        return listed_name(path)
+
+    def _end(self, state: str) -> None:
+        self._view.state, self._view.seconds_left = state, None
+        BOARD.send(self._view, at_once=True)
+
+    def _trained(self, trainer: Trainer, ended: str) -> Trained:
+        return Trained(
+            lora=trainer.adapter(Path(self._order.name).name),
+            losses=list(enumerate(trainer.losses, start=1)),
+            validation=list(trainer.history),
+            previews=self._previews,
+            report="\n".join(_lines(self._view, trainer, ended)),
+        )
+
+
+def _lines(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
+    settings = trainer.settings
+    yield f"{ended}: step {trainer.step} of {settings.steps}, rank {settings.rank}, learning rate {settings.rate:g}."
+    if trainer.history:
+        step, best = min(trainer.history, key=lambda entry: entry[1])
+        yield f"Validation: {trainer.history[-1][1]:.1%} of the error at the start; best {best:.1%} at step {step}."
+        if len(trainer.history) > 1 and best >= 1.0:
+            yield "Warning: the validation never got better than at the start; the LoRA may be of no use."
+    if view.file:
+        yield f"Written as {view.file}."
+    if ended == CANCELLED:
+        yield "Queue again to go on from here."
+    yield from (f"Note: {note}." for note in view.notes)
+
+
+def _image(pictures: Tensor) -> Image.Image:
+    """Pictures [n, height, width, 3] in 0..1 side by side."""
+    row = torch.cat(list(pictures), dim=1).clamp(0, 1)
+    return Image.fromarray((row * 255).round().byte().numpy())

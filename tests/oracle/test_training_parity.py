@@ -1,0 +1,206 @@
+"""Step parity: our trainer on the host's UNet against a plain PEFT + diffusers loop on the same weights.
+
+The reference runs every picture on its own, with its own caption and size, and adds the losses up: what a batch means.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+from diffusers import UNet2DConditionModel
+from lora_pack.lora_core.dataset import TrainSample
+from lora_pack.lora_core.training import Trainer, TrainSettings
+from lora_pack.lora_core.training.objective import GAMMA
+from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
+from peft import LoraConfig
+from torch import Tensor
+
+from .adapters import ATTENTION
+from .tiny_unets import CONTEXT, POOLED, TIME_WIDTH, TwinUNet
+
+STEPS = 20
+RATE = 1e-3
+RANK, ALPHA = 4, 3.0
+LOSS_TOLERANCE = 1e-5  # relative, float32
+GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a layer's gradient
+FACTOR_TOLERANCE = 2e-2  # of the distance that AdamW can go in all steps, RATE * STEPS
+LATENT_SCALE = 0.18215  # of SD1.5; SDXL: 0.13025
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]  # path in the host's model -> (down, up)
+
+
+def _sample(number: int, size: tuple[int, int], tokens: int) -> TrainSample:
+    rng = torch.Generator().manual_seed(number)
+    text = torch.randn(1, tokens, CONTEXT, generator=rng)
+    pooled = torch.randn(1, POOLED, generator=rng)
+    return TrainSample(
+        latent=torch.randn(4, *size, generator=rng) * 4,
+        conditioning=[[text, {"pooled_output": pooled}]],
+        caption=f"picture {number}",
+        name=f"{number}.png",
+        size=(size[0] * 8, size[1] * 8),
+    )
+
+
+SETS = {
+    "batch 1": ([_sample(1, (8, 8), 7)], 1),
+    "batch 3 with captions of two lengths": (
+        [_sample(n, (8, 8), tokens) for n, tokens in ((2, 7), (3, 14), (4, 7))],
+        3,
+    ),
+    "two resolutions": ([_sample(5, (8, 8), 7), _sample(6, (8, 16), 7)], 1),
+}
+
+
+@pytest.fixture
+def twin(request: pytest.FixtureRequest, twins: Any) -> TwinUNet:
+    twin = twins[request.param]
+    if request.param == "SDXL":  # the host's class embeds picture sizes in the full width
+        twin.patcher.model.embedder = Timestep(TIME_WIDTH)
+    return twin
+
+
+class Reference:
+    """diffusers' UNet with a PEFT adapter that begins as ours does."""
+
+    def __init__(self, twin: TwinUNet, ours: Factors, objective: str) -> None:
+        self.twin = twin
+        self.objective = objective
+        self.unet: UNet2DConditionModel = copy.deepcopy(twin.reference)
+        self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ATTENTION))
+        self.factors: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
+        for name, module in self.unet.named_modules():
+            if hasattr(module, "lora_A"):
+                path = "diffusion_model." + twin.names[f"{name}.weight"].removesuffix(".weight")
+                down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+                down.data.copy_(ours[path][0].reshape(down.shape))
+                up.data.copy_(ours[path][1].reshape(up.shape))
+                self.factors[path] = (down, up)
+        self.optimiser = torch.optim.AdamW(
+            [factor for pair in self.factors.values() for factor in pair], lr=RATE, betas=(0.9, 0.99), weight_decay=0.0
+        )
+
+    def loss(self, samples: Sequence[TrainSample], sigmas: Tensor, noise: Tensor) -> Tensor:
+        alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+        table = ((1 - (1 - alphas).cumprod(0)) / (1 - alphas).cumprod(0)).sqrt()
+        scale = {"SD1.5": LATENT_SCALE, "SDXL": 0.13025}[self.twin.family]
+        total = torch.zeros(())
+        for sample, sigma, own in zip(samples, sigmas, noise, strict=True):
+            timestep = (table - sigma.double()).abs().argmin()
+            clean, root = sample.latent * scale, (1 + sigma**2).sqrt()
+            text, extra = sample.conditioning[0]
+            height, width = sample.size
+            added = {
+                "text_embeds": extra["pooled_output"],
+                "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),
+            }
+            output = self.unet(
+                ((clean + sigma * own) / root)[None], timestep, text,
+                added_cond_kwargs=added if self.twin.family == "SDXL" else None,
+            ).sample[0]  # fmt: skip
+            snr = sigma**-2
+            if self.objective == "v":
+                target, weight = (own - sigma * clean) / root, snr.clamp(max=GAMMA) / (snr + 1)
+            else:
+                target, weight = own, snr.clamp(max=GAMMA) / snr
+            total = total + weight * (output - target).square().mean()
+        return total / len(samples)
+
+    def step(self) -> None:
+        torch.nn.utils.clip_grad_norm_([factor for pair in self.factors.values() for factor in pair], 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+
+class Watched(Trainer):
+    """A trainer that notes the gradients of its steps, as they are before clipping."""
+
+    def factors(self) -> Factors:
+        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self._layers.items()}
+
+    def gradients(self) -> Factors:
+        return {path: (layer.down.grad, layer.up.grad) for path, layer in self._layers.items()}  # type: ignore[misc]
+
+
+def _settings(steps: int, batch: int, **others: Any) -> TrainSettings:
+    return TrainSettings(
+        steps=steps, batch=batch, rank=RANK, alpha=ALPHA, learning_rate=RATE, schedule="constant", warmup=0.0,
+        init="kaiming", checkpointing="off", validate_every=0, **others,
+    )  # fmt: skip
+
+
+def _assert_close(ours: Factors, theirs: Factors, tolerance: float, against: float | None = None) -> None:
+    assert ours.keys() == theirs.keys()
+    for path, pair in ours.items():
+        for mine, other in zip(pair, theirs[path], strict=True):
+            whole = float(other.abs().max()) if against is None else against
+            assert float((mine.reshape(other.shape) - other).abs().max()) <= tolerance * whole + 1e-12, path
+
+
+@pytest.mark.parametrize("case", SETS)
+@pytest.mark.parametrize(("twin", "objective"), [("SD1.5", "eps"), ("SD1.5", "v"), ("SDXL", "eps")], indirect=["twin"])
+def test_loss_gradients_and_factors_are_those_of_peft(
+    twin: TwinUNet, case: str, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, batch = SETS[case]
+    denoiser = HostDenoiser(twin.patcher, model_names(twin.patcher, None))
+    denoiser.objective = objective  # the UNet's weights are random, so that it can stand for either kind
+    trainer = Watched(denoiser, samples, _settings(STEPS, batch))
+    reference = Reference(twin, trainer.factors(), objective)
+    learn = trainer._learn
+    compared: list[float] = []
+
+    def learn_beside(drawn: Any) -> float:
+        clip = trainer._flat.clip
+
+        def clip_after_looking(norm: float) -> Tensor:
+            chosen = [samples[number] for number in drawn.numbers]
+            theirs = reference.loss(chosen, denoiser.sigmas_at(drawn.positions), drawn.noise)
+            theirs.backward()
+            compared.append(float(theirs.detach()))
+            if len(compared) == 1:  # the factors are still the same to the bit
+                grads = {path: (down.grad, up.grad) for path, (down, up) in reference.factors.items()}
+                _assert_close(trainer.gradients(), grads, GRADIENT_TOLERANCE)  # type: ignore[arg-type]
+            return clip(norm)
+
+        with monkeypatch.context() as watched:
+            watched.setattr(trainer._flat, "clip", clip_after_looking)
+            loss = learn(drawn)
+        assert loss == pytest.approx(compared[-1], rel=LOSS_TOLERANCE if len(compared) == 1 else 1e-3)
+        reference.step()
+        return loss
+
+    monkeypatch.setattr(trainer, "_learn", learn_beside)
+    assert len(list(trainer.run())) == STEPS + 1
+    assert len(compared) == STEPS
+    moved = {path: (down.detach(), up.detach()) for path, (down, up) in reference.factors.items()}
+    _assert_close(trainer.factors(), moved, FACTOR_TOLERANCE, against=RATE * STEPS)
+    assert max(float(up.abs().max()) for _, up in moved.values()) > RATE * STEPS / 4
+
+
+@pytest.mark.parametrize("twin", ["SD1.5"], indirect=True)
+def test_the_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_pictures(twin: TwinUNet) -> None:
+    samples, batch = SETS["batch 3 with captions of two lengths"]
+    denoiser = HostDenoiser(twin.patcher, model_names(twin.patcher, None))
+    trainer = Watched(denoiser, samples, _settings(1, batch))
+    rng = torch.Generator().manual_seed(1)
+    trainer._flat.whole.data.add_(torch.randn(trainer._flat.whole.shape, generator=rng) * 0.05)  # up is no longer 0
+    running = trainer.run()
+    next(running)
+    drawn = trainer._batches.next()
+    trainer.loss(drawn).backward()
+    together = trainer._flat.gradient.clone()
+    trainer._flat.gradient.zero_()
+    for place in range(batch):
+        alone = type(drawn)(
+            drawn.numbers[place : place + 1],
+            drawn.positions[place : place + 1],
+            drawn.noise[place : place + 1],
+            drawn.dropped[place : place + 1],
+        )
+        (trainer.loss(alone) / batch).backward()
+    running.close()
+    assert float((together - trainer._flat.gradient).abs().max()) <= 1e-5 * float(together.abs().max())
