@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..dataset import TrainSample
 from ..errors import BadTraining, TrainingFailed
@@ -170,7 +169,7 @@ class Trainer:
         """One step of the optimiser on a batch; the loss before it."""
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.step + 1)
-        with torch.inference_mode(False), torch.enable_grad(), _attention(self._denoiser.device):
+        with torch.inference_mode(False), torch.enable_grad():
             loss = self.loss(batch)
             torch.autograd.backward(loss)
             norm = self._flat.clip(self.settings.clip)
@@ -255,7 +254,7 @@ class Trainer:
         if memory is None:
             return False
         probe = Batches([self._samples[0]], 1, self.settings.seed, "uniform", 0.0).next()
-        with torch.inference_mode(False), torch.enable_grad(), _attention(self._denoiser.device):
+        with torch.inference_mode(False), torch.enable_grad():
             needed, enough = fits(lambda: self.loss(probe), self.settings.batch, memory)
         gigabytes = f"{needed / 1024**3:.2f} GiB of activations, {memory.free / 1024**3:.2f} GiB free"
         self.notes.append(f"gradient checkpointing is {'off' if enough else 'on'}: {gigabytes}")
@@ -325,13 +324,3 @@ class Trainer:
             for path, layer in self._layers.items()
         ]
         return trained_file(name, layers, self._denoiser.layout, self.settings, self._samples, self.step)
-
-
-@contextmanager
-def _attention(device: torch.device) -> Generator[None]:
-    """On a CPU, backward through torch's fused attention takes 20 times as long as through the plain formula."""
-    if device.type != "cpu":
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
