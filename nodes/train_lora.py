@@ -12,7 +12,7 @@ from ..lora_core.training.settings import TARGETS
 from .comfy_bridge import PreviewOrder
 from .loss_chart import draw_training
 from .socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
-from .training_run import Trained, TrainingRun, TrainOrder, checkpoint_path
+from .training_run import Trained, TrainingRun, TrainOrder, newest_checkpoint
 
 PREVIEWS_AT_MOST = 2  # captions that are sampled where no prompt is given
 NAMED = TrainSettings()
@@ -45,8 +45,7 @@ class TrainLora(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, filename: str | None = None, **_: Any) -> Any:
         """Run again to go on where a cancelled run of this name stopped."""
-        path = checkpoint_path(filename or cls.__name__)
-        return path.stat().st_mtime_ns if path.exists() else None
+        return newest_checkpoint(filename or cls.__name__)
 
     @classmethod
     def execute(
