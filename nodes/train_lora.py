@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..lora_core.dataset import TrainingSet
 from ..lora_core.errors import BadTraining
 from ..lora_core.training import TrainSettings
-from ..lora_core.training.settings import TARGETS
+from ..lora_core.training.settings import TARGETS, settings_of
 from .comfy_bridge import PreviewOrder
 from .loss_chart import draw_training
 from .socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
@@ -76,7 +76,7 @@ class TrainLora(io.ComfyNode):
         if not dataset.samples:
             raise BadTraining(["there are no pictures to learn from"])
         order = TrainOrder(
-            settings=TrainSettings(**asked, **others),
+            settings=settings_of({**others, **asked}),
             name=filename or cls.__name__,
             writes=bool(filename),
             preview_every=preview_every,

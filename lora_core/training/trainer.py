@@ -288,7 +288,8 @@ class Trainer:
     def _resume(self) -> None:
         if self.checkpoint_path is None or self.step:
             return
-        found = read_checkpoint(self.checkpoint_path)
+        with torch.inference_mode(False):  # so that the optimiser may change what it reads
+            found = read_checkpoint(self.checkpoint_path)
         if found is None:
             return
         differences = self.identity.differences(found.fingerprint)

@@ -13,7 +13,7 @@ import torch
 from lora_pack.lora_core import safetensors_writer
 from lora_pack.lora_core.errors import BadTraining, FileError, FileNotWritten
 
-from .fakes import factors, files, long_trainer, moments, pictures, trainer_of
+from .fakes import FakeDenoiser, factors, files, long_trainer, moments, pictures, trainer_of
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 
@@ -45,6 +45,20 @@ def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path: Path, 
     assert resumed.losses == unbroken.losses and resumed.history == unbroken.history
     assert last.validation == wanted.validation
     assert files(resumed, tmp_path, "a") == files(unbroken, tmp_path, "b")
+
+
+def test_a_training_goes_on_where_the_host_forbids_gradients(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    unbroken, denoisers = trainer_of(), (FakeDenoiser(), FakeDenoiser())
+    list(unbroken.run())
+    with torch.inference_mode():
+        cut = trainer_of(denoisers[0], checkpoint=checkpoint)
+        with contextlib.closing(cut.run()) as run:
+            next(report for report in run if report.step == 5)
+        cut.save()
+        resumed = trainer_of(denoisers[1], checkpoint=checkpoint)
+        list(resumed.run())
+    assert torch.equal(factors(resumed), factors(unbroken)) and resumed.losses == unbroken.losses
 
 
 def test_a_full_disk_is_told_and_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
