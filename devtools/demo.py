@@ -1,34 +1,33 @@
-"""The `demo` command: one contact sheet of what LoRAs do to the demo model, made through a real ComfyUI."""
+"""The `demo` command: trains two LoRAs inside a real ComfyUI, and makes one contact sheet of what they do."""
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from demo.host.client import HostClient
-from demo.host.picture_graph import PICTURE_NODE, LoraUse, picture_graph, report_node
+from demo.host.picture_graph import PICTURE_NODE
+from demo.host.training_graph import Concept, trained_picture_graph, training_graph
 
-from .demo_host import HOST_CHOICES, chosen_host, demo_loras, demo_server
+from .demo_host import HOST_CHOICES, chosen_host, demo_server
 from .environment import ensure_setup
-from .failures import CommandFailed, bad_input
-from .layout import DEMO, DEMO_WORK, ROOT, VENV_PYTHON, shown
+from .failures import bad_input
+from .layout import DEMO, DEMO_WORK, ROOT, VENV_PYTHON
 from .programs import run_logged
 from .stages import say, stage
 
 PLAN = DEMO / "contact_sheet.json"
+TRAINING = DEMO / "training.json"
+PICTURES = 10  # of each concept
+TRAINING_SECONDS = 3600.0  # that a training may take at most
 SHEET_MAKER = ROOT / "devtools" / "contact_sheet.py"
-
-
-@dataclass(frozen=True)
-class Column:
-    label: str
-    loras: tuple[LoraUse, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=DEMO_WORK / "contact_sheet.png", help="the sheet (PNG) to write")
     parser.add_argument("--seed", type=int, help="seed of every picture (default: the one in demo/contact_sheet.json)")
+    parser.add_argument("--steps", type=int, help="of each training (default: those in demo/training.json)")
     parser.add_argument("--host", choices=HOST_CHOICES, default=HOST_CHOICES[0], help="the ComfyUI to run on")
 
 
@@ -37,60 +36,91 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out.resolve()
     if out.suffix.lower() != ".png" or not out.parent.is_dir() or out.is_dir():
         raise bad_input(f"--out {arguments.out}: must be a .png file in a folder that exists")
+    if arguments.steps is not None and arguments.steps < 1:
+        raise bad_input(f"--steps {arguments.steps}: must be 1 or more")
     if arguments.seed is not None and not 0 <= arguments.seed < 2**64:
         raise bad_input(f"--seed {arguments.seed}: must be 0 to 2^64 - 1")
     plan = json.loads(PLAN.read_text(encoding="utf-8"))
     seed = plan["seed"] if arguments.seed is None else arguments.seed
-    columns = _columns(plan["columns"])
+    concepts = _concepts(arguments.steps)
     with stage("setup"):
         ensure_setup()
     with demo_server("demo", chosen_host(arguments.host)) as server:
-        with stage(f"{len(columns) * len(plan['captions'])} pictures, seed {seed}"):
-            rows = _make_pictures(server.client, columns, plan["captions"], seed)
+        _draw_training_sets(server.settings.base / "input")
+        for concept in concepts:
+            with stage(f"train {concept.name}: {concept.inputs['steps']} steps on {PICTURES} pictures"):
+                _train(server.client, concepts, concept)
+        with stage(f"{len(plan['columns']) * len(plan['captions'])} pictures, seed {seed}"):
+            rows = _make_pictures(server.client, concepts, plan, seed)
     with stage("contact sheet"):
-        _draw_sheet([column.label for column in columns], rows, seed, out)
+        _draw_sheet([column["label"] for column in plan["columns"]], rows, seed, out)
     say(f"contact sheet: {out}")
     return 0
 
 
-def _columns(planned: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Column]:
-    """A and B of the plan stand for the demo's first two LoRA files."""
-    files = demo_loras()
-    if len(files) < 2:
-        raise CommandFailed(f"{shown(DEMO / 'loras')} holds {len(files)} LoRA files, the demo needs two")
-    letters = dict(zip("AB", files, strict=False))
-    names = {letter: file.stem.removeprefix("demo_").replace("_", " ") for letter, file in letters.items()}
+def _planned() -> list[Mapping[str, Any]]:
+    return json.loads(TRAINING.read_text(encoding="utf-8"))["concepts"]
+
+
+def _concepts(steps: int | None) -> list[Concept]:
+    """The concepts of demo/training.json, with another number of steps where one is given."""
+    common = json.loads(TRAINING.read_text(encoding="utf-8"))["common"]
     return [
-        Column(
-            str(column["label"]).format(**names),
-            tuple(LoraUse(letters[letter].name, s, s) for letter, s in column["strengths"].items()),
+        Concept(
+            name=one["name"],
+            folder=one["name"],
+            trigger=one["trigger"],
+            inputs=one["inputs"] | ({"steps": steps} if steps else {}),
+            settings=common | one["settings"],
+            keep=one["keep"],
         )
-        for column in planned
+        for one in _planned()
     ]
 
 
+def _draw_training_sets(folder: Path) -> None:
+    """Ten captioned pictures of each concept, drawn by demo/pictures.py, which needs .venv's Pillow."""
+    for one in _planned():
+        shape = ["--shape", one["shape"]] if one["shape"] else []
+        command = [
+            VENV_PYTHON,
+            DEMO / "pictures.py",
+            folder / one["name"],
+            "--count",
+            str(PICTURES),
+            "--fill",
+            one["fill"],
+        ]
+        run_logged([*command, *shape], DEMO_WORK / "training_pictures.log")
+
+
+def _train(client: HostClient, concepts: Sequence[Concept], concept: Concept) -> None:
+    """Train one concept; the next graphs, which hold it too, take its result from the host's cache."""
+    done = concepts[: concepts.index(concept) + 1]
+    answer = client.run(training_graph(done), timeout=TRAINING_SECONDS)
+    curve = DEMO_WORK / f"{concept.name}_curve.png"
+    curve.write_bytes(client.picture(answer.images(f"{concept.name} curve")[0]))
+    for line in answer.text(concept.name).splitlines():
+        say(f"   {line}")
+
+
 def _make_pictures(
-    client: HostClient, columns: Sequence[Column], captions: Sequence[str], seed: int
+    client: HostClient, concepts: Sequence[Concept], plan: Mapping[str, Any], seed: int
 ) -> list[dict[str, object]]:
-    """One row per caption. Every picture's file comes from the host; each LoRA's report is shown once."""
+    """One row per caption. Every picture's file comes from the host."""
     folder = DEMO_WORK / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
-    reports: dict[str, str] = {}
-    for number, caption in enumerate(captions):
+    for number, caption in enumerate(plan["captions"]):
         pictures = []
-        for index, column in enumerate(columns):
-            say(f"   picture {number * len(columns) + index + 1} of {len(captions) * len(columns)}: "
-                f"{caption}, {column.label}")  # fmt: skip
-            answer = client.run(picture_graph(caption, seed, column.loras))
+        for index, column in enumerate(plan["columns"]):
+            strengths = {concepts["AB".index(letter)].name: s for letter, s in column["strengths"].items()}
+            asked = f"striped {caption}" if "A" in column["strengths"] else caption
+            answer = client.run(trained_picture_graph(concepts, asked, seed, strengths))
             file = folder / f"{number}_{index}.png"
             file.write_bytes(client.picture(answer.images(PICTURE_NODE)[0]))
             pictures.append(str(file))
-            for place, lora in enumerate(column.loras):
-                reports.setdefault(lora.file, answer.text(report_node(place)))
         rows.append({"caption": caption, "pictures": pictures})
-    for file_name, report in reports.items():
-        say(f"   {(report.splitlines() or [f'{file_name}: no report'])[0]}")
     return rows
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import lint
+from .browser import ensure_browser
 from .environment import ensure_setup, node_in_venv
 from .failures import bad_input
 from .hosts import Host, bundled_host, current_host
@@ -33,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     current = current_host()
     with stage("setup"):
         ensure_setup()
+    if not paths:
+        ensure_browser()
     hosts = [bundled_host(), *([current] if current else [])]
     TEST_WORK.mkdir(exist_ok=True)
     results = [] if arguments.no_lint else [Results("lint", failed=tuple(lint.failed_tools()))]

@@ -47,6 +47,7 @@ class PlacedAdapter:
     adapter: Adapter
     target: str  # name of the parameter in the host's model
     parameter: str = WEIGHT  # of the layer: "weight" or "bias"
+    layer: str = ""  # as the file spells it, with its prefix
 
 
 @dataclass(frozen=True, eq=False)  # without slots, so that what is worked out for a file can go with it
@@ -255,7 +256,7 @@ def _placed(layer: LayerKeys, targets: Sequence[TargetLayer], built: BuiltLayer)
             adapter = change.adapter if place.source_rows is None else take_rows(change.adapter, *place.source_rows)
             adapter = SwappedHalves(adapter) if place.swap_halves else adapter
             name = target.bias_name if parameter == BIAS else target.weight_name
-            placed.append(PlacedAdapter(place, target.part, adapter, name, parameter))
+            placed.append(PlacedAdapter(place, target.part, adapter, name, parameter, layer.layer))
     return placed
 
 

@@ -128,7 +128,7 @@ def read_about(metadata: Mapping[str, str]) -> About:
     unreadable: dict[str, str] = {}
     words, misread = find_trigger_words(metadata)
     unreadable.update(misread)
-    texts = {name: _text(metadata, sources) for name, sources in TEXTS.items()}
+    texts = {name: first_text(metadata, sources) for name, sources in TEXTS.items()}
     return About(
         **texts,
         network_args=_network_args(metadata, unreadable),
@@ -139,7 +139,8 @@ def read_about(metadata: Mapping[str, str]) -> About:
     )
 
 
-def _text(metadata: Mapping[str, str], sources: Sequence[str]) -> str | None:
+def first_text(metadata: Mapping[str, str], sources: Sequence[str]) -> str | None:
+    """The first of some fields that says something; None where none does."""
     values = (metadata.get(source, "").strip() for source in sources)
     return next((value for value in values if value not in ABSENT), None)
 

@@ -1,7 +1,7 @@
 """Finds the words that a LoRA answers to: in the caption counts and folder names that kohya's trainers write."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from .metadata_value import Unreadable, read_table, read_value
 
 TAGS, FOLDERS, DATASETS = "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets"
 KOHYA_FOLDER = re.compile(r"^\d+_(?P<words>.+?)(?: \(\d+\))?$")  # repeats_words; " (2)" tells two of one name apart
+FOLDER = "folder"
 WORDS_AT_MOST = 30  # the rest is in the metadata
 
 
@@ -52,10 +53,22 @@ def find_trigger_words(metadata: Mapping[str, str]) -> tuple[tuple[TriggerWord, 
     return _ranked(datasets), unreadable
 
 
+def suggested_words(written: Sequence[str], phrase: str | None, found: Sequence[TriggerWord]) -> tuple[str, ...]:
+    """The words to put into a prompt: what a person wrote, else the phrase that the file names, else its folders.
+
+    Tags of captions are not among them: they tell what the pictures showed, not what the file answers to.
+    """
+    if written:
+        return tuple(dict.fromkeys(written))
+    if phrase:
+        return (phrase,)
+    return tuple(dict.fromkeys(word.text for word in found if word.source == FOLDER))
+
+
 def _ranked(datasets: Mapping[str, _Dataset]) -> tuple[TriggerWord, ...]:
     images = sum(dataset.size for dataset in datasets.values())
     found: dict[str, TriggerWord] = {}
-    for source, counts in (("folder", _folder_counts(datasets)), ("captions", _tag_counts(datasets))):
+    for source, counts in ((FOLDER, _folder_counts(datasets)), ("captions", _tag_counts(datasets))):
         for text, count in counts.items():
             word = TriggerWord(text, count / images if images else 0.0, source)
             if text.casefold() not in found or found[text.casefold()].share < word.share:

@@ -1,5 +1,7 @@
 """The pack's nodes, listed for the host."""
 
+import sys
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
@@ -21,7 +23,8 @@ from . import (
     train_lora,
     train_settings,
 )
-from .training_routes import add_routes
+from .http_routes import add_routes
+from .training_routes import add_routes as add_training_routes
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,
@@ -48,6 +51,9 @@ class LoraLoomExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack. Adds the routes of the page as well: ComfyUI 0.3.75 never calls `on_load`."""
-        add_routes()
+        """Every node of the pack. Offers the page its routes as well: ComfyUI 0.3.75 never calls `on_load`."""
+        host = sys.modules.get("server")
+        if host is not None and hasattr(host.PromptServer, "instance"):  # none where the nodes are used without a page
+            add_routes(host.PromptServer.instance.routes)
+        add_training_routes()
         return NODES

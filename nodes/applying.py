@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..lora_core import KeyReport, LoraFile, StackError
+from ..lora_core.blocks import count_blocks
 from ..lora_core.weave import AUTO
 from .comfy_bridge import ON_UNLOAD, ModelNames, apply_to_clip, apply_to_model
 from .loading import CACHE
@@ -58,4 +60,5 @@ def shown(report: KeyReport) -> dict[str, Any]:
         account[f"{field}_count"] = len(notes)
         account[field] = notes[:SHOWN_KEYS]
     account["headline"] = report.headline()
+    account["blocks"] = [asdict(count) for count in count_blocks(report)]
     return account

@@ -3,6 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..lora_core import LoadedLora, LoraFile, load_lora, open_lora
@@ -31,6 +32,12 @@ class LoraCache:
     def get_opened(self, file: LoraFile, names: "ModelNames") -> LoadedLora:
         """An opened file, or an adapter in memory, for this model. Raises LoraError."""
         return self._get(file.identity, names, lambda: file)
+
+    def loaded(self, path: Path) -> LoadedLora | None:
+        """The file at a path as it was last loaded for any model; None if it is not kept."""
+        return next(
+            (lora for (identity, _), lora in reversed(self._kept.copy().items()) if identity.path == path), None
+        )
 
     def _get(self, identity: FileIdentity, names: "ModelNames", opened: Callable[[], LoraFile]) -> LoadedLora:
         key = (identity, names.fingerprint)

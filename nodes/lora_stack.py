@@ -8,6 +8,7 @@ from ..lora_core import LoraError
 from ..lora_core.lora_stack import StackRow, as_tuples, parse_rows, parse_stack
 from .lora_file_node import check_file
 from .lora_folders import identify_lora, lora_names
+from .lora_info import sidecar_of, trigger_words
 from .socket_types import CATEGORY, LoraStack
 
 
@@ -39,6 +40,12 @@ class LoraStackNode(io.ComfyNode):
             ],
             outputs=[
                 LoraStack.Output("stack", display_name="LORA_STACK", tooltip="All rows that are on, in their order."),
+                io.String.Output(
+                    "trigger_words",
+                    display_name="trigger words",
+                    tooltip="The trigger words of all files that are on, joined by commas: those noted in the info "
+                    "dialog, else those that a file names itself.",
+                ),
             ],
         )
 
@@ -55,15 +62,19 @@ class LoraStackNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, rows: str | None = None, **_: Any) -> Any:
-        """Run again when a file of the stack changed."""
-        return "" if rows is None else str([identify_lora(row.name) for row in parse_rows(rows) if row.on])
+        """Run again when a file of the stack, or what is written beside it, changed."""
+        if rows is None:
+            return ""
+        names = [row.name for row in parse_rows(rows) if row.on]
+        return str([(identify_lora(name), sidecar_of(name)) for name in names])
 
     @classmethod
     def execute(cls, rows: str, lora_stack: Any = None) -> io.NodeOutput:
         """Join both stacks."""
         before = parse_stack(lora_stack) if lora_stack is not None else []
         own = [row for row in parse_rows(rows) if row.on]
-        return io.NodeOutput(as_tuples([*before, *(_listed(row) for row in own)]))
+        rows_on = [*before, *(_listed(row) for row in own)]
+        return io.NodeOutput(as_tuples(rows_on), ", ".join(trigger_words([row.name for row in rows_on])))
 
 
 def _listed(row: StackRow) -> StackRow:

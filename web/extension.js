@@ -10,7 +10,10 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { element, separateFromCanvas } from "./dom.js";
 import { executionIdOf, nodeOfExecution, nodesOf } from "./graph_nodes.js";
+import { LoraFiles } from "./lora_files.js";
+import { openInfo } from "./lora_info_dialog.js";
 import { choicesOf } from "./lora_names_state.js";
+import { setLanguage } from "./page_text.js";
 import { viewsOf } from "./report_state.js";
 import { ReportView } from "./report_view.js";
 import { StackRowsEditor } from "./stack_rows_widget.js";
@@ -28,20 +31,19 @@ const NAMES_INPUT = "lora_name";
 const ROWS_INPUT = "rows";
 const ROWS_WIDGET = "LORA_LOOM_ROWS";
 const REPORT_WIDGET = "lora_loom_report";
-const NAMES_LIST = "lora-loom-names";
 
-const [REPORT_HEIGHT, ROWS_HEIGHT, TRAINING_HEIGHT] = [140, 180, 300]; // canvas pixels; least, with the host's margin of 10 on each side
+const [REPORT_HEIGHT, TRAINING_HEIGHT, MARGIN] = [140, 300, 20]; // canvas pixels; least height, and the host's margin above and below
 const [REPORT_WIDTH, ROWS_WIDTH] = [330, 430]; // canvas pixels; of a node that is newly made
 
 /** @type {WeakMap<object, ReportView>} */
 const reports = new WeakMap();
 /** @type {WeakMap<object, StackRowsEditor>} */
 const editors = new WeakMap();
+/** @type {Map<string, import("./report_state.js").ReportView>} the last report of a file, by its bare name */
+const lastReports = new Map();
+const files = new LoraFiles((path, options) => api.fetchApi(path, options), (path) => api.apiURL(path));
 /** @type {WeakMap<object, TrainingView>} */
 const trainings = new WeakMap();
-/** @type {readonly string[]} */
-let loraNames = [];
-const namesList = element("datalist", { id: NAMES_LIST });
 
 app.registerExtension({
   name: "lora_loom",
@@ -49,7 +51,7 @@ app.registerExtension({
   init() {
     const href = new URL("./lora_loom.css", import.meta.url).href;
     document.head.append(element("link", { rel: "stylesheet", href }));
-    document.body.append(namesList);
+    setLanguage(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? navigator.language);
   },
 
   setup() {
@@ -70,15 +72,15 @@ app.registerExtension({
 
   // The input stays a STRING, which any host without this page takes as text; here it gets the editor for its widget.
   beforeRegisterNodeDef(/** @type {any} */ _type, /** @type {any} */ definition) {
-    if (definition.name === NAMES_NODE) setNames(choicesOf(definition, NAMES_INPUT));
+    if (definition.name === NAMES_NODE) files.names = choicesOf(definition, NAMES_INPUT);
     // Its tooltip tells how to write the text, and would stand in front of the editor, whose fields have their own.
     const rows = definition.name === STACK_NODE && definition.input.required[ROWS_INPUT][1];
     if (rows) Object.assign(rows, { widgetType: ROWS_WIDGET, tooltip: undefined });
   },
 
   refreshComboInNodes(/** @type {any} */ definitions) {
-    setNames(choicesOf(definitions[NAMES_NODE], NAMES_INPUT));
-    for (const node of nodesOf(rootGraph())) editors.get(node)?.render();
+    files.names = choicesOf(definitions[NAMES_NODE], NAMES_INPUT);
+    renderEditors();
   },
 
   nodeCreated(/** @type {any} */ node) {
@@ -105,15 +107,19 @@ function canvasElement() {
   return app.canvas?.canvas;
 }
 
-/** @param {readonly string[]} names */
-function setNames(names) {
-  loraNames = names;
-  namesList.replaceChildren(...names.map((value) => element("option", { value })));
+function renderEditors() {
+  for (const node of nodesOf(rootGraph())) editors.get(node)?.render();
+}
+
+/** @param {string} name of a file, with or without folder and ending */
+function reportOf(name) {
+  const file = name.slice(Math.max(name.lastIndexOf("/"), name.lastIndexOf("\\")) + 1);
+  return lastReports.get(file) ?? lastReports.get(`${file}.safetensors`);
 }
 
 /** @param {any} node */
 function addReport(node) {
-  const view = new ReportView();
+  const view = new ReportView(files);
   separateFromCanvas(view.root, canvasElement);
   const options = { serialize: false, getMinHeight: () => REPORT_HEIGHT };
   const widget = node.addDOMWidget(REPORT_WIDGET, REPORT_WIDGET, view.root, options);
@@ -160,7 +166,10 @@ async function showTrainings() {
  */
 function showOutput(executionId, output) {
   const views = viewsOf(output);
-  if (views) reports.get(nodeOfExecution(rootGraph(), executionId))?.showReports(views);
+  if (!views) return;
+  reports.get(nodeOfExecution(rootGraph(), executionId))?.showReports(views);
+  for (const view of views.reports) lastReports.set(view.file, view);
+  renderEditors();
 }
 
 /**
@@ -199,9 +208,13 @@ function reseatWidgets() {
  */
 function addRowsWidget(node, inputName, description) {
   const editor = new StackRowsEditor({
-    listId: NAMES_LIST,
-    listed: () => loraNames,
-    changed: (text) => widget.callback?.(text),
+    files,
+    reportOf,
+    info: (name) => openInfo(name, files, reportOf(name)),
+    changed: (text) => {
+      widget.callback?.(text);
+      makeRoom(node);
+    },
     settled: () => {
       app.canvas.emitBeforeChange();
       app.canvas.emitAfterChange();
@@ -210,13 +223,25 @@ function addRowsWidget(node, inputName, description) {
   separateFromCanvas(editor.root, canvasElement);
   editor.text = description?.[1]?.default ?? "";
   const widget = node.addDOMWidget(inputName, ROWS_WIDGET, editor.root, {
-    getMinHeight: () => ROWS_HEIGHT,
+    getMinHeight: () => editor.height + MARGIN,
     getValue: () => editor.text,
-    setValue: (/** @type {unknown} */ text) => (editor.text = typeof text === "string" ? text : ""),
+    setValue: (/** @type {unknown} */ text) => {
+      editor.text = typeof text === "string" ? text : "";
+      makeRoom(node);
+    },
   });
   editors.set(node, editor);
   followLink(node, widget, editor);
-  return { widget, minWidth: ROWS_WIDTH, minHeight: ROWS_HEIGHT };
+  return { widget, minWidth: ROWS_WIDTH, minHeight: editor.height + MARGIN };
+}
+
+/**
+ * Lets a node grow to what its widgets need; it never shrinks, since its size is a person's choice.
+ * @param {any} node
+ */
+function makeRoom(node) {
+  const height = node.computeSize()[1];
+  if (node.size[1] < height) node.setSize([node.size[0], height]);
 }
 
 /**

@@ -4,12 +4,17 @@
 /** @typedef {"whole" | "part" | "none"} Arrival how much of a file arrived */
 /** @typedef {{key: string, reason: string, nearest: string}} UnmatchedKey */
 /** @typedef {{reason: string, keys: string[]}} IgnoredGroup */
+/** @typedef {{block: string, matched: number, unmatched: number}} BlockCount keys of one block */
+/**
+ * A block as it is drawn. `height` is its change's size against the largest, 0..1; `norm` is null where it is not known.
+ * @typedef {BlockCount & {arrival: Arrival, height: number, norm: number | null}} BlockCell
+ */
 /**
  * One file's report. `unlisted` counts the keys that the host left out of the list.
  * @typedef {{
  *   file: string, arrival: Arrival, badge: string, summary: string, facts: string, about: string[], notes: string[],
  *   unmatched: {count: number, unlisted: number, keys: UnmatchedKey[]},
- *   ignored: {count: number, unlisted: number, groups: IgnoredGroup[]},
+ *   ignored: {count: number, unlisted: number, groups: IgnoredGroup[]}, blocks: BlockCount[],
  * }} ReportView
  */
 
@@ -44,7 +49,24 @@ function viewOf(report) {
     notes: [report.notes ?? []].flat().map(text),
     unmatched: { ...counts(report.unmatched_count, unmatched), keys: unmatched },
     ignored: { ...counts(report.ignored_count, ignored), groups: byReason(ignored) },
+    blocks: Array.isArray(report.blocks) ? report.blocks : [],
   };
+}
+
+/**
+ * The blocks of a report with the sizes of their changes.
+ * @param {readonly BlockCount[]} blocks
+ * @param {readonly {block: string, norm: number}[]} norms
+ * @returns {BlockCell[]}
+ */
+export function blockCells(blocks, norms) {
+  const known = new Map(norms.map(({ block, norm }) => [block, norm]));
+  const largest = Math.max(...known.values(), 0);
+  return blocks.map((block) => {
+    const norm = known.get(block.block) ?? null;
+    const arrival = block.matched === 0 ? "none" : block.unmatched > 0 ? "part" : "whole";
+    return { ...block, arrival, norm, height: norm !== null && largest > 0 ? norm / largest : 0 };
+  });
 }
 
 /**

@@ -1,6 +1,7 @@
 // @ts-check
 /** Shows reports inside a node: one card per file, with the keys that did not arrive folded away. */
 
+import { blockStrip } from "./block_strip.js";
 import { element } from "./dom.js";
 import { plural } from "./report_state.js";
 
@@ -14,8 +15,11 @@ const SIGNS = { whole: "✓", part: "!", none: "✕" };
 /** The report area of one node: each call replaces what is shown. */
 export class ReportView {
   #hasReport = false;
+  #files;
 
-  constructor() {
+  /** @param {import("./lora_files.js").LoraFiles} files asked for the sizes of blocks */
+  constructor(files) {
+    this.#files = files;
     this.body = element("div", { className: "lora-loom-scroll" });
     this.root = element("div", { className: "lora-loom-widget lora-loom-report" }, this.body);
     this.#show(quiet(NOT_RUN));
@@ -29,7 +33,7 @@ export class ReportView {
   /** @param {{reports: Report[], text: string}} views */
   showReports({ reports, text }) {
     this.#hasReport = true;
-    this.#show(...(reports.length ? reports.map(card) : [quiet(text)]));
+    this.#show(...(reports.length ? reports.map((report) => card(report, this.#files)) : [quiet(text)]));
   }
 
   /** @param {string} message why the node stopped */
@@ -46,8 +50,11 @@ export class ReportView {
   }
 }
 
-/** @param {Report} report */
-function card(report) {
+/**
+ * @param {Report} report
+ * @param {import("./lora_files.js").LoraFiles} files
+ */
+function card(report, files) {
   return element(
     "section",
     {},
@@ -56,6 +63,7 @@ function card(report) {
     quiet(report.facts),
     ...report.about.map(quiet),
     ...report.notes.map((note) => element("p", { className: "lora-loom-note" }, `Note: ${note}`)),
+    ...(report.blocks.length ? [folded(plural(report.blocks.length, "block"), () => [blockStrip(report, files)])] : []),
     ...unmatchedKeys(report.unmatched),
     ...ignoredKeys(report.ignored),
   );

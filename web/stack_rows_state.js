@@ -7,7 +7,6 @@
 
 /**
  * A file with its strengths. `clip` is null where the line gives one strength for both.
- * A row that was just added has the name "" and stands in no line yet.
  * @typedef {{kind: "lora", on: boolean, name: string, model: number, clip: number | null}} LoraRow
  */
 /**
@@ -50,7 +49,6 @@ export function parseRows(text) {
  */
 export function formatRows(rows) {
   return rows
-    .filter((row) => row.kind === "line" || row.name !== "")
     .map((row) => (row.kind === "line" ? row.text : formatRow(row)))
     .join("\n");
 }
@@ -74,12 +72,13 @@ export function parseStrength(text) {
 }
 
 /**
- * With an empty row at the end, which gets its name later.
+ * With a row for a file at the end.
  * @param {readonly Row[]} rows
+ * @param {string} name
  * @returns {Row[]}
  */
-export function addRow(rows) {
-  return [...rows, { kind: "lora", on: true, name: "", model: 1, clip: null }];
+export function addRow(rows, name) {
+  return [...rows, { kind: "lora", on: true, name, model: 1, clip: null }];
 }
 
 /**
@@ -101,6 +100,87 @@ export function moveRow(rows, index, by) {
   const other = index + by;
   if (index in moved && other in moved) [moved[index], moved[other]] = [moved[other], moved[index]];
   return moved;
+}
+
+/**
+ * With one row taken out and put in before the row that stands at `to` now (the number of rows: at the end).
+ * @param {readonly Row[]} rows
+ * @param {number} from
+ * @param {number} to
+ */
+export function dropRow(rows, from, to) {
+  const others = rows.filter((_, index) => index !== from);
+  others.splice(to > from ? to - 1 : to, 0, rows[from]);
+  return others;
+}
+
+/**
+ * With a copy of one row behind it.
+ * @param {readonly Row[]} rows
+ * @param {number} index
+ */
+export function duplicateRow(rows, index) {
+  return [...rows.slice(0, index + 1), { ...rows[index] }, ...rows.slice(index + 1)];
+}
+
+/**
+ * Whether all, some or none of the rows that name a file are on; "none" for no rows.
+ * @param {readonly Row[]} rows
+ * @returns {"all" | "some" | "none"}
+ */
+export function howManyOn(rows) {
+  const on = loraRows(rows).filter((row) => row.on).length;
+  if (on === 0) return "none";
+  return on === loraRows(rows).length ? "all" : "some";
+}
+
+/**
+ * @param {readonly Row[]} rows
+ * @param {boolean} on
+ * @returns {Row[]}
+ */
+export function switchAll(rows, on) {
+  return rows.map((row) => (row.kind === "lora" ? { ...row, on } : row));
+}
+
+/**
+ * With every strength multiplied, kept in the host's range and rounded to 3 decimals.
+ * @param {readonly Row[]} rows
+ * @param {number} factor
+ * @returns {Row[]}
+ */
+export function scaleAll(rows, factor) {
+  const scaled = (/** @type {number} */ strength) => inRange(strength * factor);
+  return rows.map((row) =>
+    row.kind === "lora" ? { ...row, model: scaled(row.model), clip: row.clip === null ? null : scaled(row.clip) } : row,
+  );
+}
+
+/**
+ * A strength rounded to 3 decimals, and put at the end of the host's range if it lies beyond.
+ * @param {number} strength
+ */
+export function inRange(strength) {
+  const rounded = Math.round(strength * 1000) / 1000;
+  return Math.min(STRENGTH_LIMIT, Math.max(-STRENGTH_LIMIT, rounded)) || 0;
+}
+
+/**
+ * The rows of every <lora:...> tag in a text that may say other things too, such as a prompt.
+ * @param {string} text
+ * @returns {LoraRow[]}
+ */
+export function tagsIn(text) {
+  const found = [...text.matchAll(TAG)].map((tag) => parseTag(tag, true));
+  return /** @type {LoraRow[]} */ (found.filter((row) => typeof row !== "string"));
+}
+
+/**
+ * @param {readonly Row[]} rows
+ * @returns {LoraRow[]}
+ */
+function loraRows(rows) {
+  return /** @type {LoraRow[]} */ (rows.filter((row) => row.kind === "lora"));
 }
 
 /**

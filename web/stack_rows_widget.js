@@ -3,31 +3,29 @@
 
 import { element, fieldsOf } from "./dom.js";
 import { isListed } from "./lora_names_state.js";
-import {
-  STRENGTH_LIMIT,
-  addRow,
-  changeRow,
-  formatRows,
-  isJson,
-  moveRow,
-  nameProblem,
-  parseRows,
-  parseStrength,
-  removeRow,
-  retypeLine,
-} from "./stack_rows_state.js";
+import { openPicker } from "./lora_picker.js";
+import { nearestFiles } from "./lora_picker_state.js";
+import { t } from "./page_text.js";
+import { openMenu } from "./popup.js";
+import { button, grip, loraRow } from "./stack_row_view.js";
+import * as state from "./stack_rows_state.js";
+import { scrub } from "./strength_field.js";
+import { openTemplates } from "./templates_menu.js";
 
 /** @typedef {import("./stack_rows_state.js").Row} Row */
 /** @typedef {import("./stack_rows_state.js").LoraRow} LoraRow */
 /**
- * What the editor needs from outside: the id of the datalist with the file names and the names in it, and whom to tell
- * of every edit (`changed`) and of the end of one (`settled`), which is a step that can be undone.
+ * What the editor needs from outside: the files, the last report of a file, the info dialog, and whom to tell of every
+ * edit (`changed`) and of the end of one (`settled`), which is a step that can be undone.
  * @typedef {{
- *   listId: string, listed: () => readonly string[], changed: (text: string) => void, settled: () => void,
+ *   files: import("./lora_files.js").LoraFiles, changed: (text: string) => void, settled: () => void,
+ *   reportOf: (name: string) => import("./report_state.js").ReportView | undefined, info: (name: string) => void,
  * }} Surroundings
  */
 
-const STRENGTH_STEP = 0.05; // factor; what the arrows of a strength field add
+const [ROW, TOLD, OTHERS] = [28, 18, 88]; // pixels; height of a row, of what is told below it, and of the rest
+const [ROWS_AT_LEAST, ROWS_AT_MOST] = [3, 12]; // between which the widget grows; more rows scroll
+const SCALE_STEP = 0.02; // of all strengths, for each step of the header's drag
 
 /** The editor of one node. The text is the truth; the rows are read from it and written to it. */
 export class StackRowsEditor {
@@ -38,20 +36,25 @@ export class StackRowsEditor {
   #rows = [];
   #surroundings;
   #body = element("div", { className: "lora-loom-scroll" });
-  #add = element("button", { type: "button", textContent: "+ Add LoRA" });
+  #add;
+  #templates;
   #hint = element("span", { className: "lora-loom-quiet" });
   #toggle = element("button", { type: "button" });
 
   /** @param {Surroundings} surroundings */
   constructor(surroundings) {
     this.#surroundings = surroundings;
-    this.#add.addEventListener("click", () => this.#addRow());
+    this.#add = button(`+ ${t("add")}`, "lora-loom-add", t("addHint"), () => this.#pickNew());
+    this.#add.ariaLabel = `+ ${t("add")}`;
+    this.#templates = button(t("templates"), "", t("templates"), () => this.#openTemplates());
     this.#toggle.addEventListener("click", () => {
       this.#asText = !this.#asText;
       this.render();
     });
-    const bar = element("div", { className: "lora-loom-bar" }, this.#add, this.#hint, this.#toggle);
+    const right = element("span", { className: "lora-loom-side" }, this.#templates, this.#toggle);
+    const bar = element("div", { className: "lora-loom-bar" }, this.#add, this.#hint, right);
     this.root = element("div", { className: "lora-loom-widget lora-loom-stack" }, this.#body, bar);
+    this.root.addEventListener("paste", (event) => this.#paste(event));
     this.render();
   }
 
@@ -63,7 +66,7 @@ export class StackRowsEditor {
   set text(text) {
     if (text === this.#text) return;
     this.#text = text;
-    this.#rows = parseRows(text);
+    this.#rows = state.parseRows(text);
     this.render();
   }
 
@@ -74,36 +77,46 @@ export class StackRowsEditor {
     this.render();
   }
 
-  /** Draw everything anew; also when the list of files changed. */
+  /** Pixels that the widget needs to show its rows. It is counted, not measured, so that nothing can grow by itself. */
+  get height() {
+    const isTold = (/** @type {Row} */ row) =>
+      row.kind === "line" ? row.problem !== "" : !isListed(row.name, this.#surroundings.files.names);
+    const shown = this.#rows.slice(0, ROWS_AT_MOST);
+    return OTHERS + ROW * Math.max(ROWS_AT_LEAST, shown.length) + TOLD * shown.filter(isTold).length;
+  }
+
+  /** Draw everything anew; also when the list of files or the reports changed. */
   render() {
     const focused = this.#focusedPlace();
-    if (this.#asText || isJson(this.#text)) this.#body.replaceChildren(this.#textArea());
+    const scrolled = this.#body.scrollTop;
+    if (this.#asText || state.isJson(this.#text)) this.#body.replaceChildren(this.#textArea());
     else this.#body.replaceChildren(...this.#rowElements());
+    this.#body.scrollTop = scrolled;
     this.#renderBar();
     this.root.inert = this.#linked;
+    this.root.style.setProperty("--lora-loom-height", `${this.height}px`); // for Nodes 2.0, see lora_loom.css
     this.#focus(focused);
   }
 
   #renderBar() {
-    const json = isJson(this.#text);
-    this.#add.hidden = this.#asText || json || this.#linked;
+    const json = state.isJson(this.#text);
+    this.#add.hidden = this.#templates.hidden = this.#asText || json || this.#linked;
     this.#toggle.hidden = json || this.#linked;
-    this.#toggle.textContent = this.#asText ? "Rows" : "Text";
-    this.#toggle.title = this.#asText ? "Show the rows" : "Show the rows as text, to copy, paste or edit";
-    const connected = this.#linked ? "The rows come from the connected input." : "";
-    this.#hint.textContent = connected || (json ? "These rows are JSON, edited as text." : "");
+    this.#toggle.textContent = t(this.#asText ? "asRows" : "asText");
+    this.#toggle.title = t(this.#asText ? "asRowsHint" : "asTextHint");
+    this.#hint.textContent = this.#linked ? t("connected") : json ? t("jsonRows") : "";
   }
 
   #textArea() {
     const area = element("textarea", { value: this.#text, spellcheck: false, placeholder: "<lora:name:strength>" });
-    area.ariaLabel = "Rows as text, one per line";
+    area.ariaLabel = t("textOfRows");
     area.addEventListener("input", () => {
       this.#text = area.value;
-      this.#rows = parseRows(area.value);
+      this.#rows = state.parseRows(area.value);
       this.#surroundings.changed(this.#text);
     });
     area.addEventListener("change", () => {
-      this.#asText ||= !isJson(this.#text);
+      this.#asText ||= !state.isJson(this.#text);
       this.#renderBar();
       this.#surroundings.settled();
     });
@@ -111,143 +124,236 @@ export class StackRowsEditor {
   }
 
   #rowElements() {
-    if (!this.#rows.length) return [element("p", { className: "lora-loom-quiet" }, "No LoRA yet.")];
-    const head = element("div", { className: "lora-loom-row lora-loom-titles" });
-    head.append(...["", "LoRA", "model", "CLIP", ""].map((title) => element("span", {}, title)));
-    return [head, ...this.#rows.map((row, index) => this.#rowElement(row, index))];
+    if (!this.#rows.length) return [element("p", { className: "lora-loom-quiet lora-loom-none-yet" }, t("empty"))];
+    const withClip = this.#rows.some((row) => row.kind === "lora" && row.clip !== null);
+    this.#body.classList.toggle("lora-loom-with-clip", withClip);
+    const rows = this.#rows.map((row, at) => this.#row(row, at, withClip));
+    const list = element("div", { className: "lora-loom-rows" }, ...rows);
+    list.setAttribute("role", "list");
+    return [this.#head(withClip), list];
+  }
+
+  /** @param {boolean} withClip */
+  #head(withClip) {
+    const all = element("input", { type: "checkbox", className: "lora-loom-switch", title: t("allOn") });
+    all.ariaLabel = t("allOn");
+    const on = state.howManyOn(this.#rows);
+    [all.checked, all.indeterminate] = [on === "all", on === "some"];
+    all.addEventListener("change", () => this.#edit(state.switchAll(this.#rows, on !== "all")));
+    const title = element("span", { className: "lora-loom-scale", title: t("scaleAll") }, `↔ ${t("model")}`);
+    let before = this.#rows;
+    scrub(title, {
+      start: () => ((before = this.#rows), 1),
+      moved: (_, steps) => {
+        this.#rows = state.scaleAll(before, Math.max(0, 1 + steps * SCALE_STEP));
+        this.#write();
+        this.#showRows();
+      },
+      settled: () => this.#surroundings.settled(),
+    });
+    const titles = [element("span"), all, element("span", {}, "LoRA"), element("span"), title];
+    if (withClip) titles.push(element("span", { className: "lora-loom-clip-title" }, "CLIP"));
+    return element("div", { className: "lora-loom-row lora-loom-titles" }, ...titles, element("span"));
+  }
+
+  /** The rows alone, so that the header's drag keeps its handle. */
+  #showRows() {
+    const withClip = this.#body.classList.contains("lora-loom-with-clip");
+    this.#list()?.replaceChildren(...this.#rows.map((row, at) => this.#row(row, at, withClip)));
   }
 
   /**
    * @param {Row} row
    * @param {number} index
+   * @param {boolean} withClip
    */
-  #rowElement(row, index) {
-    const buttons = element(
-      "span",
-      { className: "lora-loom-buttons" },
-      this.#button("▲", "Move up", index === 0, () => moveRow(this.#rows, index, -1)),
-      this.#button("▼", "Move down", index === this.#rows.length - 1, () => moveRow(this.#rows, index, 1)),
-      this.#button("✕", "Remove", false, () => removeRow(this.#rows, index)),
-    );
-    const fields = row.kind === "line" ? [this.#lineField(row, index)] : this.#loraFields(row, index);
-    const line = element("div", { className: "lora-loom-row" }, ...fields, buttons);
-    line.classList.toggle("lora-loom-off", row.kind === "lora" && !row.on);
-    return line;
+  #row(row, index, withClip) {
+    const actions = this.#actions(index);
+    if (row.kind === "line") return this.#otherLine(row, index, actions);
+    const { files, reportOf } = this.#surroundings;
+    const listed = isListed(row.name, files.names);
+    const nearest = listed ? "" : (nearestFiles(row.name, files.entries)[0]?.name ?? "");
+    return loraRow(row, { listed, nearest, report: reportOf(row.name), withClip }, actions);
   }
 
   /**
-   * @param {LoraRow} row
    * @param {number} index
+   * @returns {import("./stack_row_view.js").RowActions}
    */
-  #loraFields(row, index) {
-    const on = element("input", { type: "checkbox", checked: row.on, title: "On or off", ariaLabel: "On" });
-    on.addEventListener("change", () => this.#edit(changeRow(this.#rows, index, { on: on.checked })));
-    const clip = this.#strengthField(row, index, "clip");
-    const model = this.#strengthField(row, index, "model");
-    model.addEventListener("input", () => (clip.placeholder = String(this.#loraRow(index).model)));
-    return [on, this.#nameField(row, index), model, clip];
+  #actions(index) {
+    return {
+      change: (fields) => this.#change(index, fields),
+      edit: (fields) => this.#edit(state.changeRow(this.#rows, index, fields)),
+      settled: () => this.#surroundings.settled(),
+      pick: (anchor) => this.#pick(index, anchor),
+      info: () => this.#surroundings.info(this.#loraRow(index).name),
+      menu: (anchor) => this.#openMenu(index, anchor),
+      drag: (event, line) => this.#drag(event, line, index),
+      key: (event) => this.#key(event, index),
+    };
   }
 
   /**
    * @param {import("./stack_rows_state.js").OtherLine} row
    * @param {number} index
+   * @param {import("./stack_row_view.js").RowActions} actions
    */
-  #lineField(row, index) {
-    const field = element("input", { type: "text", value: row.text, ariaLabel: "Line as text" });
-    field.addEventListener("change", () => this.#edit(retypeLine(this.#rows, index, field.value)));
+  #otherLine(row, index, actions) {
+    const field = element("input", { type: "text", value: row.text, ariaLabel: t("line") });
+    field.addEventListener("change", () => this.#edit(state.retypeLine(this.#rows, index, field.value)));
     const className = `lora-loom-line ${row.problem ? "lora-loom-wrong" : ""}`;
-    return element("span", { className }, field, element("small", {}, row.problem));
+    const cell = element("span", { className }, field, element("small", {}, row.problem));
+    const remove = button("✕", "lora-loom-icon", t("remove"), () => this.#edit(state.removeRow(this.#rows, index)));
+    const line = element("div", { className: "lora-loom-row" });
+    line.append(grip(line, actions), cell, remove);
+    return line;
   }
 
   /**
-   * The file of a row. While it has the focus it is empty, so that the list offers every file, not only this one.
-   * @param {LoraRow} row
+   * @param {number} index
+   * @param {HTMLElement} anchor
+   */
+  #openMenu(index, anchor) {
+    const row = this.#loraRow(index);
+    const last = this.#rows.length - 1;
+    const clip = row.clip === null ? row.model : null;
+    openMenu(anchor, [
+      { label: t("info"), chosen: () => this.#surroundings.info(row.name) },
+      {
+        label: t(row.clip === null ? "twoStrengths" : "oneStrength"),
+        chosen: () => this.#edit(state.changeRow(this.#rows, index, { clip })),
+      },
+      { label: t("moveUp"), hint: "Alt ↑", disabled: index === 0, chosen: () => this.#move(index, -1) },
+      { label: t("moveDown"), hint: "Alt ↓", disabled: index === last, chosen: () => this.#move(index, 1) },
+      { label: t("duplicate"), chosen: () => this.#edit(state.duplicateRow(this.#rows, index)) },
+      { label: t("remove"), hint: "Del", chosen: () => this.#edit(state.removeRow(this.#rows, index)) },
+    ]);
+  }
+
+  /**
+   * @param {number} index
+   * @param {-1 | 1} by
+   */
+  #move(index, by) {
+    if (!(index + by in this.#rows)) return;
+    const focused = this.#focusedPlace();
+    this.#edit(state.moveRow(this.#rows, index, by));
+    this.#focus({ row: index + by, field: Math.max(0, focused.field) });
+  }
+
+  /**
+   * The keys of a row, for a person without a pointer.
+   * @param {KeyboardEvent} event
    * @param {number} index
    */
-  #nameField(row, index) {
-    const field = element("input", { type: "text", value: row.name, ariaLabel: "LoRA file" });
-    field.setAttribute("list", this.#surroundings.listId);
-    const told = element("small");
-    const cell = element("span", { className: "lora-loom-name" }, field, told);
-    const tell = (/** @type {string} */ problem) => {
-      told.textContent = problem;
-      cell.classList.toggle("lora-loom-wrong", problem !== "");
+  #key(event, index) {
+    const typing = event.target instanceof HTMLInputElement && event.target.type === "text";
+    const { row, field } = this.#focusedPlace();
+    /** @type {Record<string, () => void>} */
+    const acts = {
+      "Alt+ArrowUp": () => this.#move(index, -1),
+      "Alt+ArrowDown": () => this.#move(index, 1),
+      ...(typing
+        ? {}
+        : {
+            ArrowUp: () => this.#focus({ row: row - 1, field }),
+            ArrowDown: () => this.#focus({ row: row + 1, field }),
+            Delete: () => {
+              this.#edit(state.removeRow(this.#rows, index));
+              this.#focus({ row: Math.min(index, this.#rows.length - 1), field });
+            },
+          }),
     };
-    const show = () => {
-      const { name } = this.#loraRow(index);
-      [field.value, field.title, field.placeholder] = [name, name, name || "type to search"];
-      tell(name === "" || isListed(name, this.#surroundings.listed()) ? "" : "no such file in the loras folders");
-    };
-    field.addEventListener("focus", () => (field.value = ""));
-    field.addEventListener("change", () => {
-      const name = field.value.trim();
-      const problem = nameProblem(name);
-      if (problem === "") this.#change(index, { name });
-      show();
-      if (name !== "" && problem !== "") tell(problem);
-      this.#surroundings.settled();
-      field.blur();
-    });
-    field.addEventListener("blur", () => (field.value = this.#loraRow(index).name));
-    field.addEventListener("keydown", ({ key }) => {
-      if (key !== "Escape") return;
-      field.value = this.#loraRow(index).name;
-      field.blur();
-    });
-    show();
-    return cell;
+    const act = acts[`${event.altKey ? "Alt+" : ""}${event.key}`];
+    if (act) event.preventDefault();
+    if (act || event.key === "Backspace") event.stopPropagation(); // the host would act on the node
+    act?.();
   }
 
   /**
-   * A strength. The CLIP's is empty where it follows the model's.
-   * @param {LoraRow} row
+   * Move a row with the pointer: a line shows where it would land.
+   * @param {PointerEvent} event
+   * @param {HTMLElement} line
    * @param {number} index
-   * @param {"model" | "clip"} which
    */
-  #strengthField(row, index, which) {
-    const follows = which === "clip";
-    const field = element("input", {
-      type: "number",
-      min: String(-STRENGTH_LIMIT),
-      max: String(STRENGTH_LIMIT),
-      step: String(STRENGTH_STEP),
-      value: String(row[which] ?? ""),
-      placeholder: String(row.model),
-      title: follows ? "Strength on the text encoders; empty: as on the model" : "Strength on the model",
-      ariaLabel: follows ? "CLIP strength" : "Model strength",
-    });
-    field.addEventListener("input", () => {
-      const strength = parseStrength(field.value);
-      const emptied = follows && field.value === "" && !field.validity.badInput;
-      if (strength !== null || emptied) this.#change(index, { [which]: strength });
-    });
-    field.addEventListener("change", () => {
-      field.value = String(this.#loraRow(index)[which] ?? "");
-      this.#surroundings.settled();
-    });
-    return field;
+  #drag(event, line, index) {
+    const handle = /** @type {HTMLElement} */ (event.currentTarget);
+    const lines = /** @type {HTMLElement[]} */ ([...(this.#list()?.children ?? [])]);
+    const mark = (/** @type {number} */ to) =>
+      lines.forEach((other, at) => {
+        other.classList.toggle("lora-loom-drop-above", at === to);
+        other.classList.toggle("lora-loom-drop-below", at === lines.length - 1 && to === lines.length);
+      });
+    let to = index;
+    const move = (/** @type {PointerEvent} */ now) => {
+      const middles = lines.map((other) => other.getBoundingClientRect()).map((box) => box.top + box.height / 2);
+      to = middles.filter((middle) => middle < now.clientY).length;
+      mark(to);
+    };
+    const end = () => {
+      handle.removeEventListener("pointermove", move);
+      line.classList.remove("lora-loom-dragged");
+      mark(-1);
+      if (to !== index && to !== index + 1) this.#edit(state.dropRow(this.#rows, index, to));
+    };
+    event.preventDefault();
+    handle.setPointerCapture(event.pointerId);
+    line.classList.add("lora-loom-dragged");
+    handle.addEventListener("pointermove", move);
+    handle.addEventListener("lostpointercapture", end, { once: true });
   }
 
   /**
-   * @param {string} sign
-   * @param {string} title
-   * @param {boolean} disabled
-   * @param {() => Row[]} edited the rows after it was pressed
+   * @param {number} index
+   * @param {HTMLElement} anchor
    */
-  #button(sign, title, disabled, edited) {
-    const button = element("button", { type: "button", textContent: sign, title, ariaLabel: title, disabled });
-    button.addEventListener("click", () => this.#edit(edited()));
-    return button;
+  #pick(index, anchor) {
+    const { name } = this.#loraRow(index);
+    const { files } = this.#surroundings;
+    const chosen = (/** @type {string} */ next) => this.#takeName(index, next);
+    const missing = !isListed(name, files.names);
+    openPicker(anchor, { files, current: name, missing, chosen, pasted: (text) => this.#insert(text) });
   }
 
-  #addRow() {
-    this.#rows = addRow(this.#rows);
-    this.render();
-    const fields = /** @type {NodeListOf<HTMLInputElement>} */ (this.#body.querySelectorAll(".lora-loom-name input"));
-    const field = fields[fields.length - 1];
-    field.scrollIntoView({ block: "nearest" });
-    field.focus();
-    if (navigator.userActivation?.isActive) field.showPicker();
+  #pickNew() {
+    const { files } = this.#surroundings;
+    const chosen = (/** @type {string} */ name) => this.#takeName(-1, name);
+    openPicker(this.#add, { files, chosen, pasted: (text) => this.#insert(text) });
+  }
+
+  /**
+   * @param {number} index -1 for a new row
+   * @param {string} name
+   */
+  #takeName(index, name) {
+    const problem = state.nameProblem(name);
+    if (problem) this.#hint.textContent = problem;
+    else this.#edit(index < 0 ? state.addRow(this.#rows, name) : state.changeRow(this.#rows, index, { name }));
+    if (!problem && index < 0) this.#body.scrollTop = this.#body.scrollHeight;
+  }
+
+  #openTemplates() {
+    const { files } = this.#surroundings;
+    openTemplates(this.#templates, { files, rows: this.#text, add: (rows) => this.#edit(rows), now: () => this.#rows });
+  }
+
+  /** @param {ClipboardEvent} event */
+  #paste(event) {
+    if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;
+    if (this.#insert(event.clipboardData?.getData("text/plain") ?? "")) {
+      event.preventDefault();
+      event.stopPropagation();
+    }
+  }
+
+  /**
+   * @param {string} text
+   * @returns {boolean} whether it held rows
+   */
+  #insert(text) {
+    const rows = state.tagsIn(text);
+    if (rows.length) this.#edit([...this.#rows, ...rows]);
+    return rows.length > 0;
   }
 
   /**
@@ -258,13 +364,17 @@ export class StackRowsEditor {
     return /** @type {LoraRow} */ (this.#rows[index]);
   }
 
+  #list() {
+    return this.#body.querySelector(".lora-loom-rows");
+  }
+
   /**
    * Write an edit that the fields show already. Nothing is drawn anew: a click that ends an edit must find its button.
    * @param {number} index
    * @param {Partial<LoraRow>} fields
    */
   #change(index, fields) {
-    this.#rows = changeRow(this.#rows, index, fields);
+    this.#rows = state.changeRow(this.#rows, index, fields);
     this.#write();
   }
 
@@ -277,19 +387,21 @@ export class StackRowsEditor {
   }
 
   #write() {
-    this.#text = formatRows(this.#rows);
+    this.#text = state.formatRows(this.#rows);
     this.#surroundings.changed(this.#text);
   }
 
   /** Which field of which row has the focus. */
   #focusedPlace() {
-    const row = [...this.#body.children].findIndex((child) => child.contains(document.activeElement));
-    return { row, field: row < 0 ? -1 : fieldsOf(this.#body.children[row]).indexOf(document.activeElement) };
+    const rows = [...(this.#list()?.children ?? [])];
+    const row = rows.findIndex((child) => child.contains(document.activeElement));
+    return { row, field: row < 0 ? -1 : fieldsOf(rows[row]).indexOf(document.activeElement) };
   }
 
   /** @param {{row: number, field: number}} place */
   #focus({ row, field }) {
-    const target = row < 0 ? undefined : fieldsOf(this.#body.children[row])[field];
+    const fields = row < 0 ? [] : fieldsOf(this.#list()?.children[row]);
+    const target = fields[Math.min(field, fields.length - 1)];
     if (target instanceof HTMLElement) target.focus();
   }
 }

@@ -301,7 +301,7 @@ class Trainer:
         with torch.inference_mode(False):
             self._flat.whole.data.copy_(found.factors)
             device = self._flat.whole.device
-            moved = {k: t.clone() if k == "step" else t.to(device) for k, t in found.optimiser.items()}
+            moved = {k: (t if k == "step" else t.to(device)).clone() for k, t in found.optimiser.items()}
             self._optimiser.state[self._flat.whole] = moved
         self.step, self._scale.value = found.step, found.loss_scale
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)

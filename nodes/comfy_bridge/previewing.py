@@ -1,6 +1,7 @@
 """Samples small pictures through a model as it is at this moment, without taking part in what is done to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,21 @@ def raise_if_cancelled() -> None:
 def step_bar(total: int) -> Callable[[int, Any], None]:
     """Shows how many steps are done, perhaps with a picture (PIL); unlike `progress`, never ends the run."""
     bar = comfy.utils.ProgressBar(total)
-    return lambda done, picture: bar.update_absolute(done, total, picture and ("JPEG", picture, PREVIEW_SIDE))
+
+    def show(done: int, picture: Any) -> None:
+        with _keeping_the_wish():
+            bar.update_absolute(done, total, picture and ("JPEG", picture, PREVIEW_SIDE))
+
+    return show
+
+
+@contextmanager
+def _keeping_the_wish() -> Generator[None]:
+    """The host ends a cancelled run from within its samplers and bars, and forgets the wish; here it stays."""
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException:
+        comfy.model_management.interrupt_current_processing()
 
 
 def sample(
@@ -56,24 +71,23 @@ def sample(
     seeds = range(order.seed, order.seed + pictures)
     state = torch.random.get_rng_state()
     try:
-        nothing = torch.zeros(1, *shape)
-        host: Any = comfy.sample
-        noise = torch.cat([host.prepare_noise(nothing, seed) for seed in seeds])
-        return comfy.sample.sample(
-            model,
-            noise,
-            order.steps,
-            order.cfg,
-            SAMPLER,
-            SCHEDULER,
-            prompt,
-            empty,
-            nothing.repeat(pictures, *[1] * len(shape)),
-            disable_pbar=True,
-            seed=order.seed,
-        )
-    except comfy.model_management.InterruptProcessingException:
-        comfy.model_management.interrupt_current_processing()  # the exception took the wish back
+        with _keeping_the_wish():
+            nothing = torch.zeros(1, *shape)
+            host: Any = comfy.sample
+            noise = torch.cat([host.prepare_noise(nothing, seed) for seed in seeds])
+            return comfy.sample.sample(
+                model,
+                noise,
+                order.steps,
+                order.cfg,
+                SAMPLER,
+                SCHEDULER,
+                prompt,
+                empty,
+                nothing.repeat(pictures, *[1] * len(shape)),
+                disable_pbar=True,
+                seed=order.seed,
+            )
         return None
     finally:
         torch.random.set_rng_state(state)

@@ -113,7 +113,9 @@ def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningSe
     server.client.interrupt()
     with pytest.raises(GraphFailed, match="interrupted"):
         server.client.wait(prompt)
-    step = (_view(server, "cancelled") or {})["step"]
+    view = _view(server, "cancelled") or {}
+    step = view["step"]
+    assert view["state"] == "cancelled", view
     assert (_loras(server) / f"cancelled_step{step}.safetensors").is_file()
 
     server.client.queue(training_graph([_concept("killed", 12)]))

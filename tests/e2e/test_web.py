@@ -19,6 +19,7 @@ from lora_pack.demo.host.base_directory import make_base_directory
 from lora_pack.demo.host.client import GraphRefused
 from lora_pack.demo.host.server import RunningServer, ServerSettings, running_server
 from lora_pack.devtools.hosts import Host
+from PIL import Image
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 MILLISECONDS_TO_LOAD = 120_000
 MILLISECONDS_TO_RUN = 60_000
 CHOICES = {"ckpt_name", "lora_name", "rows"}  # inputs of the examples that name files which are the user's
+
+MARKUP = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 
 UNUSED_STRENGTHS = (number / 100 for number in range(50, 150))  # a graph of its own for each run, since hosts cache
 
@@ -51,7 +54,8 @@ def page_server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     save_file({**layers, "lora_unet_odd.strange": torch.zeros(1)}, files / "part.safetensors")
     base = tmp_path_factory.mktemp("page server")
     packs = {"lora_loom": ROOT, "lora_loom_demo": DEMO / "custom_nodes" / "lora_loom_demo"}
-    make_base_directory(base, packs, [*files.iterdir(), DEMO / "loras" / DEMO_LORA])
+    make_base_directory(base, packs, [*files.iterdir(), *(DEMO / "loras").glob("*.safetensors")])
+    _furnish(base / "models" / "loras", layers)
     user = base / "user" / "default"
     user.mkdir(parents=True)
     (user / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True}), encoding="utf-8")
@@ -65,6 +69,25 @@ def page_server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     with running_server(settings) as running:
         yield running
+
+
+def _furnish(loras: Path, layers: dict[str, torch.Tensor]) -> None:
+    """Files in folders, one of them with a picture, and one whose metadata and notes are full of markup; no links."""
+    for link in [path for path in loras.iterdir() if path.is_symlink()]:
+        content = link.read_bytes()
+        link.unlink()
+        link.write_bytes(content)
+    for number in range(12):
+        folder = loras / ("styles" if number % 2 else "people/old")
+        folder.mkdir(parents=True, exist_ok=True)
+        title = {"modelspec.title": f"Study {number}", "ss_base_model_version": "sd_v1"}
+        save_file(layers, folder / f"study_{number:02}.safetensors", title)
+    Image.new("RGB", (512, 768), (70, 110, 150)).save(loras / "styles" / "study_01.png")
+    words = json.dumps({f"10_{MARKUP}": {MARKUP: 3, "ink": 2}})
+    hostile = {"modelspec.title": MARKUP, "modelspec.trigger_phrase": MARKUP, "ss_tag_frequency": words, MARKUP: MARKUP}
+    save_file(layers, loras / "hostile.safetensors", hostile)
+    notes = {"notes": f"</textarea>{MARKUP}", "civitai": {"trainedWords": [MARKUP]}}
+    (loras / "hostile.metadata.json").write_text(json.dumps(notes), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +143,7 @@ def add_node(page: Page, node_type: str, values: dict[str, Any] | None = None) -
     """Its id."""
     script = """([type, values]) => {
         const node = LiteGraph.createNode(type);
-        node.pos = [60, 120];
+        node.pos = [60 + 560 * app.graph.nodes.length, 120];
         app.graph.add(node);
         for (const [name, value] of Object.entries(values)) {
             const widget = node.widgets.find((widget) => widget.name === name);
@@ -148,35 +171,210 @@ def editor(page: Page) -> Any:
     return page.locator(".lora-loom-stack")
 
 
-def test_rows_that_are_added_in_the_editor_are_sent_as_text(page: Page) -> None:
+def lines(page: Page) -> list[str]:
+    """The rows of the only stack, as lines of text."""
+    return stack_rows(page)[0].splitlines()
+
+
+def pick(page: Page, query: str) -> None:
+    """Type into the open picker and take the first file."""
+    page.get_by_role("combobox", name="Search files").fill(query)
+    page.keyboard.press("Enter")
+
+
+def add_row(page: Page, query: str) -> None:
+    editor(page).get_by_role("button", name="+ Add LoRA").click()
+    pick(page, query)
+
+
+def drag(page: Page, element: Any, x: float, y: float, steps: int = 5) -> None:
+    """Press an element in its middle and let go after moving by (x, y) pixels."""
+    box = element.bounding_box()
+    start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(start[0] + x, start[1] + y, steps=steps)
+    page.mouse.up()
+
+
+def from_menu(page: Page, row: int, item: str) -> None:
+    editor(page).get_by_role("button", name="Menu of the row").nth(row).click()
+    page.get_by_role("menuitem", name=item).click()
+
+
+def test_five_rows_are_added_by_search_moved_switched_scrubbed_and_kept(page: Page) -> None:
     add_node(page, "LoraLoomStack")
-    add = editor(page).get_by_role("button", name="+ Add LoRA")
-    names = editor(page).get_by_label("LoRA file")
-    add.click()
-    names.last.fill("whole.safetensors")
-    names.last.press("Enter")
-    editor(page).get_by_label("Model strength").last.fill("0.65")
-    add.click()
-    names.last.fill("part.safetensors")
-    names.last.press("Tab")
-    editor(page).get_by_label("CLIP strength").last.fill("-0.5")
-    editor(page).get_by_label("On", exact=True).first.uncheck()
-    assert stack_rows(page) == ["# <lora:whole.safetensors:0.65>\n<lora:part.safetensors:1:-0.5>"]
+    for query in ("whole", "part", "study 03", "old study_04", "STUDY_05"):
+        add_row(page, query)
+    names = ["whole", "part", "styles/study_03", "people/old/study_04", "styles/study_05"]
+    assert lines(page) == [f"<lora:{name}.safetensors:1>" for name in names]
+    height = editor(page).get_by_role("listitem").first.bounding_box()["height"]
+    drag(page, editor(page).get_by_role("button", name="Drag to move").first, 0, 2.2 * height)
+    assert lines(page)[:3] == [f"<lora:{name}.safetensors:1>" for name in (names[1], names[2], names[0])]
+    editor(page).get_by_role("checkbox", name="On", exact=True).nth(1).click()
+    drag(page, editor(page).get_by_role("spinbutton").nth(2), -40, 0)
+    assert lines(page)[1:3] == ["# <lora:styles/study_03.safetensors:1>", "<lora:whole.safetensors:0.5>"]
+    kept = stack_rows(page)
+    page.evaluate("async () => { await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize()))); }")
+    editor(page).get_by_role("listitem").nth(4).wait_for()
+    assert stack_rows(page) == kept
 
 
-def test_a_click_right_after_typing_takes_both(page: Page) -> None:
+def test_a_strength_is_typed_and_stepped_with_keys_and_a_click_right_after_takes_both(page: Page) -> None:
     add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n<lora:part:1>"})
-    editor(page).get_by_label("Model strength").first.fill("0.5")
-    editor(page).get_by_role("button", name="Move down").first.click()
-    assert stack_rows(page) == ["<lora:part:1>\n<lora:whole:0.5>"]
+    field = editor(page).get_by_role("spinbutton").first
+    field.click()
+    page.keyboard.type("0.5")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowUp")
+    from_menu(page, 0, "Move down")
+    assert lines(page) == ["<lora:part:1>", "<lora:whole:0.56>"]
 
 
-def test_lines_that_cannot_be_read_are_framed_and_kept(page: Page) -> None:
-    add_node(page, "LoraLoomStack", {"rows": "hello there\n# a remark\n<lora:nowhere:1>\n<lora:whole:1>"})
+def test_clip_has_its_own_strength_on_demand(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:0.8>"})
+    from_menu(page, 0, "Own strength for CLIP")
+    field = editor(page).get_by_role("spinbutton", name="CLIP strength")
+    field.fill("-0.5")
+    field.press("Enter")
+    assert lines(page) == ["<lora:whole:0.8:-0.5>"]
+    from_menu(page, 0, "One strength for both")
+    assert lines(page) == ["<lora:whole:0.8>"]
+
+
+def test_all_rows_are_switched_and_scaled_at_once(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n# <lora:part:0.5:-2>"})
+    switch = editor(page).get_by_role("checkbox", name="Switch all rows")
+    assert switch.evaluate("(box) => box.indeterminate")
+    switch.click()
+    drag(page, editor(page).get_by_title("Drag sideways to scale"), -100, 0)
+    assert lines(page) == ["<lora:whole:0.5>", "<lora:part:0.25:-1>"]
+    switch.click()
+    assert lines(page) == ["# <lora:whole:0.5>", "# <lora:part:0.25:-1>"]
+
+
+def test_rows_are_moved_and_removed_with_the_keyboard(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n<lora:part:1>\n<lora:study_01:1>"})
+    editor(page).get_by_role("button", name="Choose a LoRA file: study_01").focus()
+    page.keyboard.press("Alt+ArrowUp")
+    page.keyboard.press("Alt+ArrowUp")
+    assert lines(page) == ["<lora:study_01:1>", "<lora:whole:1>", "<lora:part:1>"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Delete")
+    assert lines(page) == ["<lora:study_01:1>", "<lora:part:1>"]
+
+
+def test_tags_are_pasted_out_of_a_prompt(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>"})
+    editor(page).get_by_role("button", name="Choose a LoRA file: whole").evaluate("""(target) => {
+        const clipboardData = new DataTransfer();
+        clipboardData.setData("text/plain", "a cat, <lora:part:0.8>, ink <lora:styles/study_01:0.5:0.2>");
+        target.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+    }""")
+    assert lines(page) == ["<lora:whole:1>", "<lora:part:0.8>", "<lora:styles/study_01:0.5:0.2>"]
+
+
+def test_a_missing_file_is_red_and_replaced_by_the_nearest_name(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "hello there\n# a remark\n<lora:styles/Study-01b:0.7>\n<lora:whole:1>"})
     assert editor(page).locator(".lora-loom-wrong").count() == 2
-    assert editor(page).get_by_text("no such file in the loras folders").count() == 1
-    editor(page).get_by_role("button", name="Remove").last.click()
-    assert stack_rows(page) == ["hello there\n# a remark\n<lora:nowhere:1>"]
+    editor(page).get_by_role("button", name="Use styles/study_01.safetensors").click()
+    assert lines(page) == ["hello there", "# a remark", "<lora:styles/study_01.safetensors:0.7>", "<lora:whole:1>"]
+    from_menu(page, 1, "Remove")
+    assert lines(page)[-1] == "<lora:styles/study_01.safetensors:0.7>"
+
+
+def test_the_picker_shows_folders_and_the_picture_beside_a_file(page: Page) -> None:
+    add_node(page, "LoraLoomStack")
+    editor(page).get_by_role("button", name="+ Add LoRA").click()
+    page.get_by_role("button", name="styles 6").click()
+    page.get_by_text("6 of ").wait_for()
+    page.get_by_role("option", name="study_01").hover()
+    picture = page.locator(".lora-loom-shown img")
+    picture.wait_for()
+    page.wait_for_function("() => document.querySelector('.lora-loom-shown img').naturalWidth > 0")
+    page.get_by_role("option", name="study_01").click()
+    assert lines(page) == ["<lora:styles/study_01.safetensors:1>"]
+    editor(page).get_by_role("button", name="+ Add LoRA").click()
+    page.keyboard.press("Escape")
+    assert page.locator(".lora-loom-picker").count() == 0
+
+
+def test_rows_are_kept_as_a_template_and_taken_up_again(page: Page, page_server: RunningServer) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:whole:0.3>"})
+    editor(page).get_by_role("button", name="Templates").click()
+    page.get_by_role("textbox", name="Name of the template").fill("my ink")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Add these rows: my ink").click()
+    assert lines(page) == ["<lora:whole:0.3>", "<lora:whole:0.3>"]
+    assert page_server.client.get("/lora_loom/templates") == {"templates": {"my ink": "<lora:whole:0.3>"}}
+    editor(page).get_by_role("button", name="Templates").click()
+    page.get_by_role("button", name="Remove: my ink").click()
+    page.get_by_text("No templates yet.").wait_for()
+    page.keyboard.press("Escape")
+
+
+def open_info(page: Page, row: int = 0) -> Any:
+    editor(page).get_by_role("listitem").nth(row).locator(".lora-loom-dot").click()
+    dialog = page.locator(".lora-loom-dialog")
+    dialog.locator("form").wait_for()
+    return dialog
+
+
+def test_nothing_in_a_file_or_its_notes_is_taken_as_markup(page: Page) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:hostile:1>"})
+    dialog = open_info(page)
+    dialog.locator("summary").click()
+    assert dialog.get_by_role("cell", name=MARKUP, exact=True).count() == 3
+    assert dialog.get_by_label("Notes").input_value() == f"</textarea>{MARKUP}"
+    assert dialog.locator(".lora-loom-chip").count() == 2
+    assert dialog.locator("img, script").count() == 0
+    page.keyboard.press("Escape")
+    editor(page).get_by_role("button", name="+ Add LoRA").click()
+    page.get_by_role("combobox", name="Search files").fill("hostile")
+    page.locator(".lora-loom-shown").get_by_text(MARKUP).wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate("() => window.hacked") is None
+
+
+def test_notes_and_trigger_words_are_written_beside_the_file(page: Page, page_server: RunningServer) -> None:
+    add_node(page, "LoraLoomStack", {"rows": "<lora:styles/study_03:1>"})
+    dialog = open_info(page)
+    dialog.get_by_label("Trigger words, one per line").fill("sks\nink wash")
+    dialog.get_by_label("Notes").fill("good at 0.7")
+    dialog.get_by_role("button", name="Save").click()
+    dialog.get_by_text("saved beside the file").wait_for()
+    file = page_server.settings.base / "models" / "loras" / "styles" / "study_03.metadata.json"
+    fields = json.loads(file.read_text("utf-8"))
+    assert (fields["notes"], fields["civitai"]["trainedWords"]) == ("good at 0.7", ["sks", "ink wash"])
+    page.keyboard.press("Escape")
+    assert open_info(page).get_by_role("button", name="sks").count() == 1
+    page.keyboard.press("Escape")
+    file.unlink()
+
+
+def test_a_stack_is_applied_and_its_rows_get_their_badges(page: Page) -> None:
+    """Queued as a person does it."""
+    demo = sorted(file.name for file in (DEMO / "loras").glob("*.safetensors"))
+    for node_type in ("LoraLoomDemoModel", "LoraLoomStack", "LoraLoomApplyStack", "PreviewAny"):
+        rows = {"rows": "\n".join(f"<lora:{name}:{next(UNUSED_STRENGTHS)}>" for name in demo)}
+        add_node(page, node_type, rows if node_type == "LoraLoomStack" else None)
+    page.evaluate("""() => {
+        const [model, stack, apply, preview] = app.graph.nodes;
+        model.connect(0, apply, apply.findInputSlot("model"));
+        model.connect(1, apply, apply.findInputSlot("clip"));
+        stack.connect(0, apply, apply.findInputSlot("lora_stack"));
+        apply.connect(2, preview, 0);
+        app.queuePrompt(0, 1);
+    }""")
+    editor(page).locator(".lora-loom-dot.lora-loom-whole").nth(len(demo) - 1).wait_for()
+    dialog = open_info(page)
+    cells = dialog.locator(".lora-loom-cell")
+    page.wait_for_function(
+        "() => document.querySelector('.lora-loom-dialog .lora-loom-cell')?.ariaLabel.includes('size')"
+    )
+    assert cells.count() > 3
+    assert "matched" in cells.first.get_attribute("aria-label")
+    page.keyboard.press("Escape")
 
 
 def test_rows_are_edited_as_text(page: Page) -> None:
@@ -184,7 +382,7 @@ def test_rows_are_edited_as_text(page: Page) -> None:
     editor(page).get_by_role("button", name="Text", exact=True).click()
     editor(page).get_by_role("textbox").fill("<lora:part:0.25>")
     editor(page).get_by_role("button", name="Rows", exact=True).click()
-    assert editor(page).get_by_label("Model strength").input_value() == "0.25"
+    assert editor(page).get_by_role("spinbutton").input_value() == "0.25"
     assert stack_rows(page) == ["<lora:part:0.25>"]
 
 
@@ -199,7 +397,7 @@ def test_rows_survive_saving_and_loading_the_workflow(page: Page) -> None:
 def test_an_edit_is_undone_in_the_graph_and_on_the_page(page: Page) -> None:
     add_node(page, "LoraLoomStack", {"rows": "<lora:whole:1>\n<lora:part:1>"})
     page.mouse.click(900, 700)  # the front end notes the graph's state at a click
-    editor(page).get_by_role("button", name="Remove").last.click()
+    from_menu(page, 1, "Remove")
     assert stack_rows(page) == ["<lora:whole:1>"]
     page.mouse.move(900, 700)
     page.evaluate("() => document.activeElement?.blur()")

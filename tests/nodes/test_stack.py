@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lora_pack.lora_core import LoraError, StackError
+from lora_pack.lora_core.sidecar import write_sidecar
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.apply_stack import ApplyStack
 from lora_pack.nodes.inspect_lora import InspectLora
@@ -46,7 +47,7 @@ def test_the_stack_node_joins_rows_and_emits_plain_tuples(style: str, loras_dir:
     save_file({"a": torch.zeros(1)}, loras_dir / "sub" / "b.safetensors")
     before = [{"name": "other.safetensors", "strength": 0.1}]
     rows = "<lora:style:0.8:0.5>\n# <lora:style:9>\n<lora:b:-1>"
-    (stack,) = LoraStackNode.execute(rows, before).args
+    stack = LoraStackNode.execute(rows, before).args[0]
     assert stack == [
         ("other.safetensors", 0.1, 0.1),
         ("style.safetensors", 0.8, 0.5),
@@ -87,3 +88,20 @@ def test_inspect_tells_what_the_file_says_of_itself(loras_dir: Path, adapter_ten
     assert "Title: Ink" in output.args[0] and "inkstyle (100%)" in output.args[0]
     assert '"text": "inkstyle"' in output.args[1]
     assert "Title: Ink" in output.ui["lora_loom_reports"][0]["about"]
+
+
+def test_the_stack_gives_the_trigger_words_of_its_rows_each_once(loras_dir: Path) -> None:
+    folders = {"ss_tag_frequency": '{"10_sks dog": {"sks dog": 3, "grass": 3}}'}
+    save_file({"a": torch.zeros(1)}, loras_dir / "phrase.safetensors", {"modelspec.trigger_phrase": "ink wash"})
+    save_file({"a": torch.zeros(1)}, loras_dir / "folder.safetensors", folders)
+    save_file({"a": torch.zeros(1)}, loras_dir / "noted.safetensors", folders)
+    write_sidecar(loras_dir / "noted.safetensors", "", ["my word", "ink wash"])
+    rows = "<lora:phrase:1>\n<lora:folder:1>\n<lora:noted:1>\n# <lora:folder:1>"
+    assert LoraStackNode.execute(rows, [("gone", 1, 1)]).args[1] == "ink wash, sks dog, my word"
+
+
+def test_a_stack_runs_again_when_its_trigger_words_change(style: str, loras_dir: Path) -> None:
+    before = LoraStackNode.fingerprint_inputs(rows="<lora:style:1>")
+    assert LoraStackNode.fingerprint_inputs(rows="<lora:style:1>") == before
+    write_sidecar(loras_dir / style, "", ["new"])
+    assert LoraStackNode.fingerprint_inputs(rows="<lora:style:1>") != before

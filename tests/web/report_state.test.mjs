@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { plural, viewsOf } from "../../web/report_state.js";
+import { blockCells, plural, viewsOf } from "../../web/report_state.js";
 
 const WHOLE = {
   file: "ink.safetensors",
@@ -113,3 +113,15 @@ test("keys that were left out are grouped by reason", () => {
 });
 
 test("one is singular", () => assert.deepEqual([plural(1, "key"), plural(0, "key")], ["1 key", "0 keys"]));
+
+test("a block is as high as its change is large, and told by what arrived", () => {
+  const blocks = [
+    { block: "a", matched: 4, unmatched: 0 },
+    { block: "b", matched: 1, unmatched: 3 },
+    { block: "c", matched: 0, unmatched: 2 },
+  ];
+  const norms = [{ block: "a", norm: 1 }, { block: "b", norm: 4 }];
+  const seen = blockCells(blocks, norms).map(({ arrival, height, norm }) => [arrival, height, norm]);
+  assert.deepEqual(seen, [["whole", 0.25, 1], ["part", 1, 4], ["none", 0, null]]);
+  assert.deepEqual(blockCells(blocks, []).map(({ height }) => height), [0, 0, 0]);
+});

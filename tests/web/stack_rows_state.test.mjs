@@ -5,7 +5,10 @@ import { describe, test } from "node:test";
 import {
   addRow,
   changeRow,
+  dropRow,
+  duplicateRow,
   formatRows,
+  howManyOn,
   isJson,
   moveRow,
   nameProblem,
@@ -13,6 +16,9 @@ import {
   parseStrength,
   removeRow,
   retypeLine,
+  scaleAll,
+  switchAll,
+  tagsIn,
 } from "../../web/stack_rows_state.js";
 
 const CASES = JSON.parse(readFileSync(new URL("rows_cases.json", import.meta.url), "utf8"));
@@ -34,10 +40,33 @@ test("a line that can't be read is written back letter by letter", () => {
   assert.equal(formatRows(parseRows("<lora:a:x>  y")), "<lora:a:x>  y");
 });
 
-test("a new row stands in no line until it has a name", () => {
-  const added = addRow(TWO);
-  assert.equal(formatRows(added), formatRows(TWO));
-  assert.equal(formatRows(changeRow(added, 2, { name: "c" })), `${formatRows(TWO)}\n<lora:c:1>`);
+test("a row for a file is added at the end", () => {
+  assert.equal(formatRows(addRow(TWO, "c")), `${formatRows(TWO)}\n<lora:c:1>`);
+});
+
+test("a row is dropped before another, also behind the last", () => {
+  const rows = parseRows("<lora:a:1>\n<lora:b:1>\n<lora:c:1>");
+  const names = (from, to) => dropRow(rows, from, to).map((row) => row.name).join("");
+  assert.deepEqual([names(0, 3), names(0, 2), names(2, 0), names(1, 1), names(1, 2)], ["bca", "bac", "cab", "abc", "abc"]);
+});
+
+test("a row is duplicated behind itself", () => {
+  assert.equal(formatRows(duplicateRow(TWO, 0)), `<lora:a:1>\n${formatRows(TWO)}`);
+});
+
+test("all rows are switched, and it is told how many are on", () => {
+  assert.deepEqual([TWO, switchAll(TWO, true), switchAll(TWO, false), []].map(howManyOn), ["some", "all", "none", "none"]);
+});
+
+test("all strengths are scaled within the host's range, lines that are no rows stay", () => {
+  const rows = parseRows("<lora:a:1>\n<lora:b:80:-0.3>\nhello");
+  assert.equal(formatRows(scaleAll(rows, 1.5)), "<lora:a:1.5>\n<lora:b:100:-0.45>\nhello");
+  assert.equal(formatRows(scaleAll(rows, 0)), "<lora:a:0>\n<lora:b:0:0>\nhello");
+});
+
+test("tags are found in a prompt, and those that can't be read are left", () => {
+  const found = tagsIn("a cat <lora:a:0.8>, <lora:b:x> ink <LORA:c:1:0.5>");
+  assert.equal(formatRows(found), "<lora:a:0.8>\n<lora:c:1:0.5>");
 });
 
 test("a row is changed and the others are not", () => {

@@ -1,5 +1,6 @@
 """What the front end expects beside the scripts: a help page per node, and a preview per example workflow."""
 
+import json
 import re
 from pathlib import Path
 
@@ -28,3 +29,24 @@ def test_every_help_page_belongs_to_a_node() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_has_a_preview_of_moderate_size(example: Path) -> None:
     assert 0 < example.with_suffix(".jpg").stat().st_size < PREVIEW_BYTES
+
+
+LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))
+
+
+def _names(language: str) -> dict[str, tuple[list[str], list[str]]]:
+    nodes = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    return {node: (sorted(texts["inputs"]), sorted(texts["outputs"])) for node, texts in nodes.items()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_names_what_the_english_names_and_nothing_else(language: str) -> None:
+    assert len(LANGUAGES) >= 3
+    assert _names(language) == _names("en")
+
+
+def test_what_is_named_in_a_language_is_there_in_the_nodes() -> None:
+    source = "".join(file.read_text("utf-8") for file in (ROOT / "nodes").glob("*.py"))
+    for node, (inputs, _) in _names("en").items():
+        assert f'"{node}"' in source
+        assert [name for name in inputs if f'"{name}"' not in source] == []
