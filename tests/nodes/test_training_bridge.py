@@ -60,7 +60,8 @@ def _factors(trainer: Trainer) -> Tensor:
 def inference_model(model: Any) -> Any:
     """The model with weights as a node of the host loads them: in inference mode."""
     with torch.inference_mode():
-        inner = copy.deepcopy(model.model)
+        config = model.model.model_config  # shared: newer hosts' configs can't be copied
+        inner = copy.deepcopy(model.model, {id(config): config})
         for name, parameter in list(inner.named_parameters()):
             parent, _, leaf = name.rpartition(".")
             inner.get_submodule(parent)._parameters[leaf] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
