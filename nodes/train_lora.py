@@ -8,11 +8,11 @@ from comfy_api.latest import io
 from ..lora_core.dataset import TrainingSet
 from ..lora_core.errors import BadTraining
 from ..lora_core.training import TrainSettings
-from ..lora_core.training.settings import TARGETS
+from ..lora_core.training.settings import TARGETS, settings_of
 from .comfy_bridge import PreviewOrder
 from .loss_chart import draw_training
 from .socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
-from .training_run import Trained, TrainingRun, TrainOrder, checkpoint_path
+from .training_run import Trained, TrainingRun, TrainOrder, newest_checkpoint
 
 PREVIEWS_AT_MOST = 2  # captions that are sampled where no prompt is given
 NAMED = TrainSettings()
@@ -45,8 +45,7 @@ class TrainLora(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, filename: str | None = None, **_: Any) -> Any:
         """Run again to go on where a cancelled run of this name stopped."""
-        path = checkpoint_path(filename or cls.__name__)
-        return path.stat().st_mtime_ns if path.exists() else None
+        return newest_checkpoint(filename or cls.__name__)
 
     @classmethod
     def execute(
@@ -77,7 +76,7 @@ class TrainLora(io.ComfyNode):
         if not dataset.samples:
             raise BadTraining(["there are no pictures to learn from"])
         order = TrainOrder(
-            settings=TrainSettings(**asked, **others),
+            settings=settings_of({**others, **asked}),
             name=filename or cls.__name__,
             writes=bool(filename),
             preview_every=preview_every,

@@ -1,5 +1,6 @@
 """Runs a training inside the host: shows it, samples previews, ends it when asked, and keeps what it gave."""
 
+import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -30,6 +31,7 @@ from .lora_folders import check_new_name, free_path, listed_name
 from .training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView
 
 STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: checkpoints; inside its temp folder: previews
+CHECKPOINT = ".checkpoint.safetensors"  # ending of their names
 KEEP_SHARE = 0.6  # pictures to keep for every picture to learn
 KEEP_SEED = 77
 SECONDS_OF = 20  # steps whose time tells the time left
@@ -59,11 +61,24 @@ class Trained:
     report: str
 
 
-def checkpoint_path(name: str) -> Path:
-    """Where the state of a training of this name is kept until it ends."""
-    folder = Path(folder_paths.get_output_directory()) / STATE_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name.replace('/', '_').replace(chr(92), '_')}.checkpoint.safetensors"
+def checkpoint_path(name: str, identity: str) -> Path:
+    """Where the state of a training is kept until it ends: one file for each name and identity, see Identity.short."""
+    _state_folder().mkdir(parents=True, exist_ok=True)
+    return _state_folder() / f"{_flat(name)}.{identity}{CHECKPOINT}"
+
+
+def newest_checkpoint(name: str) -> int | None:
+    """When the newest state of a training of this name was written, in ns; None if none is kept."""
+    found = _state_folder().glob(f"{glob.escape(_flat(name))}.*{CHECKPOINT}")
+    return max((path.stat().st_mtime_ns for path in found), default=None)
+
+
+def _state_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / STATE_FOLDER
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "_").replace("\\", "_")
 
 
 class TrainingRun:
@@ -87,11 +102,10 @@ class TrainingRun:
         except BaseException:
             self._end(FAILED)
             raise
-        path = checkpoint_path(self._order.name)
         if ended == CANCELLED:
             trainer.save()
-        else:
-            path.unlink(missing_ok=True)
+        elif trainer.checkpoint_path is not None:
+            trainer.checkpoint_path.unlink(missing_ok=True)
         if self._order.writes or ended == CANCELLED:
             self._view.file = self._write(trainer, trainer.step if ended == CANCELLED else None)
         self._end(ended)
@@ -102,7 +116,9 @@ class TrainingRun:
         settings = self._order.settings
         self._empty = self._data.encode_text("")
         samples = [*self._data.samples, *self._kept_as_is()]
-        return Trainer(denoiser, samples, settings, empty=self._empty, checkpoint=checkpoint_path(self._order.name))
+        trainer = Trainer(denoiser, samples, settings, empty=self._empty)
+        trainer.checkpoint_path = checkpoint_path(self._order.name, trainer.identity.short())
+        return trainer
 
     def _kept_as_is(self) -> list[TrainSample]:
         """Pictures that the untrained model makes of the prompts to keep."""
@@ -179,7 +195,7 @@ class TrainingRun:
         together = torch.cat(pictures)
         self._previews.append(together)
         picture = _image(together)
-        name = f"{self._order.name.replace('/', '_')}_{id(self._view):x}_{step:06}.png"
+        name = f"{_flat(self._order.name)}_{id(self._view):x}_{step:06}.png"
         folder = Path(folder_paths.get_temp_directory()) / STATE_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / name)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..dataset import TrainSample
-from .timesteps import positions
+from .timesteps import place_at, positions
 
 # What a step draws, each from a generator of its own, so that one choice changes no other.
 INIT, ORDER, BUCKET, NOISE, TIME, DROPOUT = range(6)
@@ -53,6 +53,7 @@ class Batches:
         self._left: Mapping[int, list[int]] = {number: [] for number in range(len(self._buckets))}
         self._epochs = [0] * len(self._buckets)
         self._step = 0
+        self._start = float(torch.rand((), generator=generator_of(seed, TIME)))
 
     def skip(self, steps: int) -> None:
         """Go on behind these steps."""
@@ -64,9 +65,10 @@ class Batches:
         numbers = self._next_numbers()
         shape = (len(numbers), *self._samples[numbers[0]].latent.shape)
         dropped = torch.rand(len(numbers), generator=generator_of(self._seed, DROPOUT, self._step)) < self._dropout
+        place = place_at(self._step, self._start)
         return Batch(
             numbers,
-            positions(len(numbers), self._timesteps, generator_of(self._seed, TIME, self._step)),
+            positions(len(numbers), self._timesteps, place, generator_of(self._seed, TIME, self._step)),
             torch.randn(shape, generator=generator_of(self._seed, NOISE, self._step)),
             [bool(gone) for gone in dropped],
         )

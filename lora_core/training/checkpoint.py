@@ -29,10 +29,17 @@ class Checkpoint:
     errors_at_start: Sequence[float]
     losses: Sequence[float]  # of the steps 1 to step
     history: Sequence[tuple[int, float]]  # (step, relative error) of the evaluations
+    loss_scale: float = 1.0  # see loss_scale
 
     def write(self, path: Path) -> None:
         """Write it, replacing an older one in one step. Raises FileNotWritten; the older one is then still whole."""
-        table = {"version": VERSION, "step": self.step, "fingerprint": self.fingerprint, "history": list(self.history)}
+        table = {
+            "version": VERSION,
+            "step": self.step,
+            "fingerprint": self.fingerprint,
+            "history": list(self.history),
+            "loss_scale": self.loss_scale,
+        }
         tensors = {
             FACTORS: self.factors.cpu(),
             ERRORS: torch.tensor(self.errors_at_start, dtype=torch.float64),
@@ -61,8 +68,11 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             errors_at_start=[float(number) for number in held[ERRORS]],
             losses=[float(number) for number in held[LOSSES]],
             history=[(int(step), float(value)) for step, value in table["history"]],
+            loss_scale=float(table["loss_scale"]),
         )
     except FileError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise FileDamaged(path.name, f"it is no checkpoint of a training ({error})", "Train anew.") from None
+        raise FileDamaged(
+            path.name, f"it is no checkpoint of a training ({error})", "Delete it to train anew."
+        ) from None

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -141,6 +141,16 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "validate_every": (0, 1_000_000),
     "save_every": (0, 1_000_000),
 }
+
+
+def settings_of(values: Mapping[str, Any]) -> TrainSettings:
+    """The settings of these names and values. Raises BadTraining naming everything that makes no sense."""
+    known = {field.name for field in fields(TrainSettings)}
+    if unknown := [f"there is no setting '{name}'" for name in values if name not in known]:
+        raise BadTraining(unknown)
+    settings = TrainSettings(**values)
+    settings.check()
+    return settings
 
 
 def chosen_layers(layout: ModelLayout, settings: TrainSettings) -> list[TargetLayer]:

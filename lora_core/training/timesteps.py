@@ -1,14 +1,18 @@
-"""Where on the way from picture to noise a batch is trained: positions in 0..1, stratified over the batch.
+"""Where on the way from picture to noise a batch is trained: positions in 0..1, spread over batch and steps.
 
-Each of B positions comes from its own B-th of the distribution, which changes no expectation and makes the mean loss of
-a batch far less noisy than independent draws.
+Each of B positions comes from its own B-th of the distribution, at a place inside it that walks on by the golden ratio
+from step to step: any run of steps covers the whole way evenly, also at B = 1, which changes no expectation and makes
+the mean loss far less noisy than independent draws.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, leave the smallest gaps of all numbers
 
 
 def _uniform(shares: Tensor) -> Tensor:
@@ -24,7 +28,12 @@ def _logit_normal(shares: Tensor) -> Tensor:
 TIMESTEPS: Mapping[str, Callable[[Tensor], Tensor]] = {"uniform": _uniform, "logit-normal": _logit_normal}
 
 
-def positions(count: int, name: str, generator: torch.Generator) -> Tensor:
-    """[count] positions, 0 the clean picture and 1 pure noise, in no order."""
-    shares = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return TIMESTEPS[name](shares)
+def positions(count: int, name: str, place: float, generator: torch.Generator) -> Tensor:
+    """[count] positions, 0 the clean picture and 1 pure noise, in no order; place: in each stratum, see place_at."""
+    shares = (torch.randperm(count, generator=generator).double() + place) / count
+    return TIMESTEPS[name](shares).float()
+
+
+def place_at(step: int, start: float) -> float:
+    """Where in its stratum a step is trained, 0..1; start: where step 0 would be."""
+    return (start + step * GOLDEN) % 1.0

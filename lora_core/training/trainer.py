@@ -1,11 +1,9 @@
 """One training, step by step: whoever runs it sees every step, and can end it after any of them."""
 
-import hashlib
-import json
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,8 @@ from .batches import INIT, Batch, Batches, generator_of
 from .checkpoint import Checkpoint, read_checkpoint
 from .denoiser import Denoiser
 from .flat_parameters import FlatParameters
+from .identity import check_samples, identity_of
+from .loss_scale import LossScale
 from .objective import OBJECTIVES, WEIGHTINGS, errors
 from .settings import AUTO, INITS, ON, OPTIMISERS, TrainSettings, chosen_layers, rank_of
 from .trainable import TrainableLayer
@@ -58,7 +58,7 @@ class Trainer:
         empty: Any = None,
         checkpoint: Path | None = None,
     ) -> None:
-        """Raises BadTraining for settings that make no sense and for a set without pictures.
+        """Raises BadTraining for settings that make no sense, for a set without pictures and for broken ones.
 
         Args:
             denoiser: the model.
@@ -68,14 +68,14 @@ class Trainer:
             checkpoint: where the state is written to, and read from if a training of the same kind left one there.
         """
         settings.check()
-        if not any(not sample.keep for sample in samples):
-            raise BadTraining(["there are no pictures to learn from"])
+        check_samples(samples)
         if settings.caption_dropout and empty is None:
             raise BadTraining(["caption dropout needs the conditioning of an empty caption"])
         self.settings = settings
         self.notes: list[str] = []
         self.step = 0
-        self._denoiser, self._samples, self._empty, self._path = denoiser, list(samples), empty, checkpoint
+        self.checkpoint_path = checkpoint
+        self._denoiser, self._samples, self._empty = denoiser, list(samples), empty
         self._objective = OBJECTIVES[denoiser.objective]
         self._targets = chosen_layers(denoiser.layout, settings)
         name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
@@ -85,8 +85,8 @@ class Trainer:
             self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
         self._make_layers()
         self._optimiser = OPTIMISERS[settings.optimiser]([self._flat.whole], settings.rate)
-        with torch.inference_mode(False):
-            self._good = self._flat.whole.detach().clone()
+        self._scale = LossScale(denoiser.dtype)
+        self.identity = identity_of(settings, self._targets, self._samples, self._latents)
         self._at_start: list[float] = []
         self._losses: list[float] = []
         self._history: list[tuple[int, float]] = []
@@ -119,7 +119,8 @@ class Trainer:
         model has the adapter beside its layers as it is trained, so that it can be sampled.
 
         Raises:
-            TrainingFailed: NaN, or no memory; the last good state is what `adapter` gives.
+            TrainingFailed: NaN, or no memory; the state before that step is what `adapter` gives.
+            BadTraining: the checkpoint that is there belongs to another training.
             FileNotWritten: a checkpoint can't be written. FileError: one that is there can't be read.
         """
         self._resume()
@@ -143,7 +144,7 @@ class Trainer:
         try:
             loss = self._learn(self._batches.next())
         except torch.OutOfMemoryError:
-            self._restore()
+            self._flat.gradient.zero_()
             raise TrainingFailed(self.step, OUT_OF_MEMORY, ADVICE_MEMORY) from None
         self.step += 1
         self._losses.append(loss)
@@ -170,18 +171,25 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.step + 1)
         with torch.inference_mode(False), torch.enable_grad():
-            loss = self.loss(batch)
-            torch.autograd.backward(loss)
-            norm = self._flat.clip(self.settings.clip)
-            if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                self._restore()
-                raise TrainingFailed(
-                    self.step, f"the loss is {float(loss.detach()):g} at step {self.step + 1}", ADVICE_NAN
-                )
-            self._good.copy_(self._flat.whole.detach())
+            loss, norm = self._gradient(batch)
+            while not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+                self._flat.gradient.zero_()
+                if not bool(torch.isfinite(loss)) or not self._scale.fall():
+                    what = "loss" if not bool(torch.isfinite(loss)) else "gradient"
+                    value = float(loss if what == "loss" else norm)
+                    raise TrainingFailed(self.step, f"the {what} is {value:g} at step {self.step + 1}", ADVICE_NAN)
+                loss, norm = self._gradient(batch)
             self._optimiser.step()
             self._flat.gradient.zero_()
-        return float(loss.detach())
+        return float(loss)
+
+    def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and the norm of its gradient, which then stands clipped in the buffer."""
+        loss = self.loss(batch)
+        torch.autograd.backward(loss * self._scale.value)
+        if self._scale.value != 1.0:
+            self._flat.gradient.mul_(1 / self._scale.value)
+        return loss.detach(), self._flat.clip(self.settings.clip)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean over the batch of weight(sigma) * |output - target|^2 (mean over the numbers of a picture)."""
@@ -212,11 +220,6 @@ class Trainer:
         finally:
             for layer in self._layers.values():
                 layer.is_on = True
-
-    def _restore(self) -> None:
-        """Back to the last factors that gave a finite loss."""
-        self._flat.whole.data.copy_(self._good)
-        self._flat.gradient.zero_()
 
     def _validate(self) -> float | None:
         every = self.settings.validate_every
@@ -253,7 +256,9 @@ class Trainer:
         memory = self._denoiser.memory()
         if memory is None:
             return False
-        probe = Batches([self._samples[0]], 1, self.settings.seed, "uniform", 0.0).next()
+        largest = max(range(len(self._samples)), key=lambda number: self._samples[number].latent.numel())
+        probe = Batches([self._samples[largest]], 1, self.settings.seed, "uniform", 0.0).next()
+        probe = replace(probe, numbers=[largest])
         with torch.inference_mode(False), torch.enable_grad():
             needed, enough = fits(lambda: self.loss(probe), self.settings.batch, memory)
         gigabytes = f"{needed / 1024**3:.2f} GiB of activations, {memory.free / 1024**3:.2f} GiB free"
@@ -262,50 +267,46 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, if there is a place for one. Raises FileNotWritten."""
-        if self._path is not None:
-            self.checkpoint().write(self._path)
+        if self.checkpoint_path is not None:
+            self.checkpoint().write(self.checkpoint_path)
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is."""
         state = self._optimiser.state.get(self._flat.whole, {})
         return Checkpoint(
             step=self.step,
-            fingerprint=self._fingerprint(),
+            fingerprint=self.identity.text(),
             factors=self._flat.whole.detach().clone(),
             optimiser={name: value.clone() for name, value in state.items() if isinstance(value, Tensor)},
             errors_at_start=self._at_start,
             losses=self._losses,
             history=self._history,
+            loss_scale=self._scale.value,
         )
 
     def _resume(self) -> None:
-        found = None if self._path is None else read_checkpoint(self._path)
-        if found is None or self.step:
+        if self.checkpoint_path is None or self.step:
             return
-        if found.fingerprint != self._fingerprint() or found.factors.shape != self._flat.whole.shape:
-            self.notes.append("the checkpoint that is there belongs to other settings or pictures, and was not used")
+        with torch.inference_mode(False):  # so that the optimiser may change what it reads
+            found = read_checkpoint(self.checkpoint_path)
+        if found is None:
             return
+        differences = self.identity.differences(found.fingerprint)
+        if differences or found.factors.shape != self._flat.whole.shape:
+            name, what = self.checkpoint_path.name, ", ".join(differences) or "the number of factors"
+            raise BadTraining(
+                [f"{name} keeps another training, which differs in {what}; choose another file name, or delete it"]
+            )
         with torch.inference_mode(False):
             self._flat.whole.data.copy_(found.factors)
-            self._good.copy_(self._flat.whole.detach())
             device = self._flat.whole.device
             moved = {k: (t if k == "step" else t.to(device)).clone() for k, t in found.optimiser.items()}
             self._optimiser.state[self._flat.whole] = moved
-        self.step = found.step
+        self.step, self._scale.value = found.step, found.loss_scale
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)
         self._history = list(found.history)
         self._batches.skip(found.step)
         self.notes.append(f"goes on from step {found.step}, which an earlier run left")
-
-    def _fingerprint(self) -> str:
-        """Of everything that decides the result."""
-        data = hashlib.sha256()
-        for sample, latent in zip(self._samples, self._latents, strict=True):
-            data.update(json.dumps([sample.caption, sample.repeats, sample.keep, list(latent.shape)]).encode())
-            data.update(latent.contiguous().numpy().tobytes())
-        layers = [(target.path, list(target.shape)) for target in self._targets]
-        return json.dumps([self.settings.fingerprint(), hashlib.sha256(json.dumps(layers).encode()).hexdigest(),
-                           data.hexdigest()])  # fmt: skip
 
     @property
     def losses(self) -> Sequence[float]:

@@ -1,10 +1,12 @@
 """A host model as training sees it: frozen, differentiable, and put back exactly as it was found."""
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.conds
 import comfy.model_management
 import comfy.patcher_extension
 import torch
@@ -20,6 +22,8 @@ from .model_names import ModelNames
 from .woven_models import compute_dtype
 
 CAPTURE = "lora_loom_training"
+KEPT_BYTES = 256 * 1024**2  # of conditions of captions, on the model's device, while it trains
+REPEATED_AT_MOST = 4  # times that the shortest text of a group is repeated, as the host's sampler does
 PIXELS_PER_LATENT = 8  # along each side, as the host's own micro-conditioning assumes
 # First class of the sampling object's line of descent that is listed here -> objective; None: can't be trained.
 OBJECTIVE_OF: Mapping[str, str | None] = {
@@ -40,6 +44,49 @@ class Conditions:
     groups: Sequence[tuple[Sequence[int], Mapping[str, Any]]]  # (numbers in the batch, arguments of apply_model)
 
 
+class KeptConditions:
+    """What the host made of captions, for the next time they are seen; as many as have room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[Any, dict[str, Any]]] = {}  # with what the key is about, so that its id lives on
+        self._bytes = 0
+
+    def find(self, key: Any, conditioning: Any) -> dict[str, Any] | None:
+        """What was kept of it."""
+        about, found = self._kept.get(key, (None, None))
+        return found if about is conditioning else None
+
+    def keep(self, key: Any, conditioning: Any, conditions: dict[str, Any]) -> dict[str, Any]:
+        """Keep it if there is room, and hand it on. Nothing makes room for it: training sees all in turn."""
+        size = sum(one.cond.nbytes for one in conditions.values() if isinstance(getattr(one, "cond", None), Tensor))
+        if self._bytes + size <= KEPT_BYTES:
+            self._kept[key] = (conditioning, conditions)
+            self._bytes += size
+        return conditions
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+        self._bytes = 0
+
+
+def can_join(members: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> bool:
+    """Whether conditions can go through the model with these: with each of them, and without much repeating.
+
+    The host joins texts by repeating them to a common length, which grows with every length that is new.
+    """
+    if any(member.keys() != own.keys() for member in members):
+        return False
+    if not all(member[name].can_concat(own[name]) for member in members for name in own):
+        return False
+    for name, value in own.items():
+        if isinstance(value, comfy.conds.CONDCrossAttn):
+            lengths = [int(one[name].cond.shape[1]) for one in (*members, own)]
+            if math.lcm(*lengths) > REPEATED_AT_MOST * min(lengths):
+                return False
+    return True
+
+
 class HostDenoiser:
     """See lora_core.training.Denoiser."""
 
@@ -48,9 +95,11 @@ class HostDenoiser:
         self._patcher = patcher
         self._model: Any = patcher.model
         self.layout = names.layout
-        self.objective = objective_of(self._model.model_sampling)
+        self._sampling: Any = patcher.get_model_object("model_sampling")  # what other nodes put in its place, if any
+        self.objective = objective_of(self._sampling)
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
+        self._kept = KeptConditions()
 
     def modules(self) -> dict[str, nn.Module]:
         """See Denoiser.modules."""
@@ -62,6 +111,7 @@ class HostDenoiser:
         meanwhile views of the same memory stand in their place."""
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
         with ExitStack() as held:
+            held.callback(self._kept.forget)
             held.callback(_put_back, _stand_in(self._model))
             held.callback(self._model.train, self._model.training)
             self._model.eval()
@@ -74,7 +124,7 @@ class HostDenoiser:
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
         """See Denoiser.sigmas_at: between the model's own least and largest, at its own timesteps if it has steps."""
-        sampling = self._model.model_sampling
+        sampling = self._sampling
         first, last = (sampling.timestep(torch.as_tensor(s).float()) for s in (sampling.sigma_min, sampling.sigma_max))
         times = first + positions * (last - first)
         if self.objective != "flow":
@@ -87,7 +137,7 @@ class HostDenoiser:
         for number, (sample, conditioning) in enumerate(zip(samples, conditionings, strict=True)):
             own = self._conditions_of(sample, conditioning, shape)
             for numbers, members in groups:
-                if members[0].keys() == own.keys() and all(members[0][k].can_concat(own[k]) for k in own):
+                if can_join(members, own):
                     numbers.append(number)
                     members.append(own)
                     break
@@ -101,6 +151,11 @@ class HostDenoiser:
         )
 
     def _conditions_of(self, sample: TrainSample, conditioning: Any, shape: torch.Size) -> dict[str, Any]:
+        key = (id(conditioning), sample.size, sample.crop, shape[1:])
+        found = self._kept.find(key, conditioning)
+        return self._kept.keep(key, conditioning, self._asked(sample, conditioning, shape)) if found is None else found
+
+    def _asked(self, sample: TrainSample, conditioning: Any, shape: torch.Size) -> dict[str, Any]:
         text, options = conditioning[0]
         given = {k: _normal(value, self.device) for k, value in options.items()}
         height, width = (side * PIXELS_PER_LATENT for side in shape[-2:])

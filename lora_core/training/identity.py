@@ -1,0 +1,71 @@
+"""What makes a training the one it is: what its result depends on, and in what another one differs."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..dataset import TrainSample
+from ..errors import BadTraining
+from ..target_layer import TargetLayer
+from .settings import TrainSettings
+
+SHORT = 12  # hexadecimal digits
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Equal for trainings of which one can go on where the other stopped."""
+
+    settings: str  # JSON of names and values
+    layers: str  # hash of the layers to train
+    pictures: str  # hash of the encoded pictures and their captions
+
+    def text(self) -> str:
+        """All of it, for a checkpoint."""
+        return json.dumps([self.settings, self.layers, self.pictures])
+
+    def short(self) -> str:
+        """A hash for file names, SHORT hexadecimal digits."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:SHORT]
+
+    def differences(self, text: str) -> list[str]:
+        """In what the training of such a text is another one; empty if it is the same."""
+        if text == self.text():
+            return []
+        try:
+            settings, layers, pictures = json.loads(text)
+            theirs, ours = json.loads(settings), json.loads(self.settings)
+        except (TypeError, ValueError):
+            return ["everything"]
+        names = sorted({*theirs, *ours})
+        found = [f"{n} ({theirs.get(n)}, now {ours.get(n)})" for n in names if theirs.get(n) != ours.get(n)]
+        found += ["the layers of the model"] if layers != self.layers else []
+        return found + (["the pictures or captions"] if pictures != self.pictures else [])
+
+
+def identity_of(
+    settings: TrainSettings, targets: Sequence[TargetLayer], samples: Sequence[TrainSample], latents: Sequence[Tensor]
+) -> Identity:
+    """Of a training on these layers; latents: of the samples, as the model takes them."""
+    layers = json.dumps([(target.path, list(target.shape)) for target in targets])
+    data = hashlib.sha256()
+    for sample, latent in zip(samples, latents, strict=True):
+        data.update(json.dumps([sample.caption, sample.repeats, sample.keep, list(latent.shape)]).encode())
+        data.update(latent.cpu().contiguous().numpy().tobytes())
+    return Identity(settings.fingerprint(), hashlib.sha256(layers.encode()).hexdigest(), data.hexdigest())
+
+
+def check_samples(samples: Sequence[TrainSample]) -> None:
+    """Raises BadTraining naming every sample that nothing can be learned from."""
+    wrong = [
+        f"'{s.name}' holds numbers that are not finite" for s in samples if not bool(torch.isfinite(s.latent).all())
+    ]
+    wrong += [f"'{s.name}' should be seen at least once, but has {s.repeats} repeats" for s in samples if s.repeats < 1]
+    if not any(not sample.keep for sample in samples):
+        wrong.append("there are no pictures to learn from")
+    if wrong:
+        raise BadTraining(wrong)

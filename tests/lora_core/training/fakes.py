@@ -1,0 +1,151 @@
+"""A tiny denoiser of plain torch, pictures for it, and trainers of both."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lora_pack.lora_core import list_targets
+from lora_pack.lora_core.dataset import TrainSample
+from lora_pack.lora_core.training import Memory, Trainer, TrainSettings
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+WIDTH = 8
+SETTINGS: dict[str, Any] = {"steps": 12, "batch": 3, "rank": 4, "learning_rate": 5e-3, "checkpointing": "off"}
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.Linear(WIDTH, WIDTH)
+        self.ff = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.recomputes = False
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = tokens + torch.tanh(self.attn(tokens) + text[:, None]) + self.ff(tokens)
+        return x + torch.tanh(self.conv(tokens.transpose(1, 2).reshape(x.shape)))
+
+
+class FakeDenoiser:
+    """Implements Denoiser without a host; counts how often it is opened and closed."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, objective: str = "eps", dtype: torch.dtype = torch.float32) -> None:
+        self.objective, self.dtype = objective, dtype
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.model = nn.Module()
+            self.model.diffusion_model = nn.Module()
+            self.model.diffusion_model.blocks = nn.ModuleList([Block(), Block()])
+            self.model.diffusion_model.time_in = nn.Linear(1, WIDTH)
+        self.model.to(dtype).requires_grad_(False)
+        self.layout = list_targets({name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()})
+        self.opens = self.closes = self.forwards = 0
+        self.free: int | None = None
+        self.poison_at = -1  # the forward that says nonsense
+        self.loudness = 1.0  # what the gradient of the output is multiplied with, on its way into the model
+        self.asked: list[torch.Size] = []  # shapes of all latents
+
+    def modules(self) -> dict[str, nn.Module]:
+        return dict(self.model.named_modules())
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.opens += 1
+        try:
+            yield
+        finally:
+            self.closes += 1
+
+    def scaled(self, latent: Tensor) -> Tensor:
+        return latent * 0.5
+
+    def sigmas_at(self, positions: Tensor) -> Tensor:
+        return (positions if self.objective == "flow" else 0.05 * 200**positions).float()
+
+    def conditions(self, samples: Sequence[TrainSample], conditionings: Sequence[Any], shape: torch.Size) -> Tensor:
+        return torch.stack(list(conditionings)).to(self.dtype)
+
+    def predict(self, noisy: Tensor, sigmas: Tensor, conditions: Tensor) -> Tensor:
+        self.forwards += 1
+        self.asked.append(noisy.shape)
+        inner: Any = self.model.diffusion_model
+        scale = (1 + sigmas.square()).rsqrt().reshape(-1, 1, 1, 1) if self.objective != "flow" else 1.0
+        x = (noisy * scale).to(self.dtype)
+        time = inner.time_in(sigmas.to(self.dtype)[:, None].log1p())
+        for block in inner.blocks:
+            if block.recomputes and torch.is_grad_enabled():
+                x = checkpoint(block, x, conditions + time, use_reentrant=False)
+            else:
+                x = block(x, conditions + time)
+        if x.requires_grad and self.loudness != 1.0:
+            x.register_hook(lambda gradient: gradient * self.loudness)
+        return x.float() * (float("nan") if self.forwards == self.poison_at else 1.0)
+
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        blocks: Any = self.model.diffusion_model.blocks
+        for block in blocks:
+            block.recomputes = True
+        try:
+            yield
+        finally:
+            for block in blocks:
+                block.recomputes = False
+
+    def memory(self) -> Memory | None:
+        return None if self.free is None else Memory(self.free, self.free)
+
+
+def pictures(*shapes: tuple[int, int], repeats: int = 1, keep: bool = False) -> list[TrainSample]:
+    rng = torch.Generator().manual_seed(12 if keep else 11)
+    return [
+        TrainSample(
+            latent=torch.randn(WIDTH, *shape, generator=rng),
+            conditioning=torch.randn(WIDTH, generator=rng),
+            caption=f"a picture, number {number}",
+            name=f"{number}.png",
+            size=(shape[0] * 8, shape[1] * 8),
+            repeats=repeats,
+            keep=keep,
+        )
+        for number, shape in enumerate(shapes)
+    ]
+
+
+def trainer_of(
+    denoiser: FakeDenoiser | None = None,
+    samples: Sequence[TrainSample] | None = None,
+    checkpoint: Path | None = None,
+    **settings: Any,
+) -> Trainer:
+    data = pictures((4, 4), (4, 4), (4, 6)) if samples is None else samples
+    chosen = TrainSettings(**{**SETTINGS, **settings})
+    return Trainer(denoiser or FakeDenoiser(), data, chosen, checkpoint=checkpoint, empty=torch.zeros(WIDTH))
+
+
+def factors(trainer: Trainer) -> Tensor:
+    return trainer.checkpoint().factors
+
+
+def moments(trainer: Trainer) -> dict[str, Tensor]:
+    return dict(trainer.checkpoint().optimiser)
+
+
+def files(trainer: Trainer, folder: Path, name: str) -> bytes:
+    """The bytes of the trained file."""
+    from lora_pack.lora_core.safetensors_writer import write_safetensors
+
+    lora = trainer.adapter("trained")
+    write_safetensors(folder / name, lora.held, lora.header.metadata)
+    return (folder / name).read_bytes()
+
+
+def long_trainer(checkpoint: Path | None) -> Trainer:
+    """What killed_run.py trains."""
+    return trainer_of(checkpoint=checkpoint, steps=150, batch=2, save_every=3, validate_every=100)

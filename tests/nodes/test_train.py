@@ -1,0 +1,223 @@
+"""The node Train LoRA on the real host, with the demo's model and pictures drawn for it, as its executor runs it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.utils
+import pytest
+import torch
+from comfy.sd import load_lora_for_models
+from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
+from lora_pack.demo.pictures import draw, random_pictures
+from lora_pack.lora_core import open_lora
+from lora_pack.lora_core.dataset import TrainingSet
+from lora_pack.lora_core.errors import BadTraining, LoraError, TrainingFailed
+from lora_pack.lora_core.metadata import read_about
+from lora_pack.lora_core.training import Trainer
+from lora_pack.nodes import training_run
+from lora_pack.nodes.apply_lora import ApplyLora
+from lora_pack.nodes.comfy_bridge import HostDenoiser, PreviewOrder, sample
+from lora_pack.nodes.dataset import Dataset
+from lora_pack.nodes.train_lora import TrainLora
+from lora_pack.nodes.training_progress import BOARD
+from torch import Tensor
+
+ROOT = Path(__file__).parents[2]
+SIDE, STEPS = 64, 6  # pixels; of the optimiser
+NODE = "7"  # id of the node in its graph
+OTHERS = {"checkpointing": "off", "validate_every": 0, "save_every": 2, "preview_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def demo(host: Any) -> tuple[Any, Any, Any]:
+    return load_demo_model(ROOT / "demo")
+
+
+@pytest.fixture(scope="module")
+def data(demo: tuple[Any, Any, Any]) -> TrainingSet:
+    _, clip, vae = demo
+    drawn = random_pictures(3, torch.Generator().manual_seed(5))
+    captions = "\n".join(picture.caption for picture in drawn)
+    with torch.inference_mode():
+        return Dataset.execute(
+            [draw(drawn, SIDE).movedim(1, -1)], [captions], [vae], [clip], ["ohwx"], [SIDE], [8], [1], ["error"],
+            ["memory"],
+        ).args[0]  # fmt: skip
+
+
+@pytest.fixture
+def folders(loras_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The loras folder, and the one where states of trainings are kept."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    return loras_dir, tmp_path / "output" / training_run.STATE_FOLDER
+
+
+@pytest.fixture(autouse=True)
+def model_is_left_alone(demo: tuple[Any, Any, Any]) -> Iterator[None]:
+    """Every test leaves the same objects with the same bits, and every forward as it was."""
+    inner = demo[0].model
+    before = {name: (id(tensor), tensor.clone()) for name, tensor in inner.named_parameters()}
+    yield
+    for name, tensor in inner.named_parameters():
+        assert id(tensor) == before[name][0] and torch.equal(tensor, before[name][1]), name
+    assert not [name for name, module in inner.named_modules() if "forward" in module.__dict__]
+
+
+@pytest.fixture
+def train(
+    demo: tuple[Any, Any, Any], data: TrainingSet, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, Tensor, Tensor, str]]:
+    monkeypatch.setattr(TrainLora, "hidden", SimpleNamespace(unique_id=NODE))
+
+    def execute(name: str = "trained", **asked: Any) -> tuple[Any, Tensor, Tensor, str]:
+        inputs: dict[str, Any] = {
+            "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "learning_rate": 0.01, "targets": "attention",
+            "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "", "settings": OTHERS,
+        }  # fmt: skip
+        with torch.inference_mode():
+            return TrainLora.execute(model=demo[0], **inputs | asked).args
+
+    return execute
+
+
+@pytest.fixture
+def picture(demo: tuple[Any, Any, Any], data: TrainingSet) -> Callable[[Any], Tensor]:
+    """What a model makes of a prompt in two steps."""
+
+    def make(model: Any) -> Tensor:
+        text, empty = data.encode_text("red circle on white"), data.encode_text("")
+        latents = sample(model, text, empty, data.samples[0].latent.shape, PreviewOrder(steps=2))
+        assert latents is not None
+        return latents
+
+    return make
+
+
+def _after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """A person presses cancel after so many steps."""
+    seen = iter(range(steps + 1))
+    monkeypatch.setattr(training_run, "is_cancelled", lambda: next(seen, None) in (None, steps))
+
+
+def test_what_was_trained_is_applied_at_once_and_by_file_in_our_node_and_in_the_hosts(
+    demo: tuple[Any, Any, Any], train: Any, folders: tuple[Path, Path], picture: Any
+) -> None:
+    model, plain = demo[0], picture(demo[0])
+    lora, chart, _, report = train(preview_every=3)
+    assert report.startswith("done: step 6 of 6, rank 4") and "Written as trained.safetensors." in report
+    assert chart.shape[-1] == 3
+    at_once = ApplyLora.execute(
+        model=model, lora_name="none", strength_model=1.0, strength_clip=1.0, on_unmatched="error", lora=lora
+    ).args[0]  # fmt: skip
+    by_name = ApplyLora.execute(model, "trained.safetensors", 1.0, 1.0, "error").args[0]
+    tensors = comfy.utils.load_torch_file(str(folders[0] / "trained.safetensors"))
+    hosts, _ = load_lora_for_models(load_demo_model(ROOT / "demo")[0], None, tensors, 1.0, 0.0)
+    changed = picture(at_once)
+    assert float((changed - plain).abs().max()) > 1e-2
+    torch.testing.assert_close(picture(by_name), changed, rtol=0, atol=1e-5)
+    torch.testing.assert_close(picture(hosts), changed, rtol=1e-3, atol=1e-3)
+    assert torch.equal(picture(model), plain)
+    assert not list(folders[1].iterdir())  # no state is left of what is done
+
+
+def test_the_file_says_what_it_is(train: Any, folders: tuple[Path, Path]) -> None:
+    train()
+    metadata = open_lora(folders[0] / "trained.safetensors").header.metadata
+    about = read_about(metadata)
+    assert about.output_name == "trained" and about.network_module == "networks.lora"
+    assert "ohwx" in [word.text for word in about.trigger_words] and not about.unreadable
+    assert metadata["ss_steps"] == "6" and metadata["ss_network_dim"] == "4"
+
+
+def test_the_same_seed_gives_the_same_file_to_the_byte(train: Any, folders: tuple[Path, Path]) -> None:
+    train()
+    first = (folders[0] / "trained.safetensors").read_bytes()
+    train(preview_every=2)  # looking changes nothing
+    assert (folders[0] / "trained_2.safetensors").read_bytes() == first
+    train(seed=2)
+    assert (folders[0] / "trained_3.safetensors").read_bytes() != first
+
+
+def test_a_cancelled_run_is_kept_and_goes_on_to_the_result_of_an_unbroken_one(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train()
+    unbroken = (folders[0] / "trained.safetensors").read_bytes()
+    (folders[0] / "trained.safetensors").unlink()
+    assert TrainLora.fingerprint_inputs(filename="trained") is None
+    with monkeypatch.context() as pressed:
+        _after(pressed, 3)
+        *_, report = train()
+    assert report.startswith("cancelled: step 3 of 6") and "Queue again to go on from here." in report
+    assert [path.name for path in folders[0].iterdir()] == ["trained_step3.safetensors"]
+    (kept,) = folders[1].iterdir()
+    assert TrainLora.fingerprint_inputs(filename="trained") == kept.stat().st_mtime_ns  # so that the host runs it again
+    train(seed=2)  # another training of this name neither takes nor harms it
+    assert list(folders[1].iterdir()) == [kept]
+    *_, report = train()
+    assert "goes on from step 3" in report and not list(folders[1].iterdir())
+    assert (folders[0] / "trained_2.safetensors").read_bytes() == unbroken
+
+
+def test_stopping_keeps_the_result_and_no_state(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press() -> bool:
+        if BOARD.all()[-1]["step"] == 4:
+            assert BOARD.ask_to_stop(NODE)
+        return False
+
+    monkeypatch.setattr(training_run, "is_cancelled", press)
+    *_, report = train()
+    assert report.startswith("stopped: step 4 of 6")
+    assert open_lora(folders[0] / "trained.safetensors").header.metadata["ss_steps"] == "4"
+    assert not list(folders[1].iterdir())
+
+
+def test_a_loss_that_is_no_number_ends_in_one_line_that_names_the_kept_file(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, calls = Trainer.loss, iter(range(STEPS))
+    monkeypatch.setattr(Trainer, "loss", lambda self, batch: loss(self, batch) * (1, 1, 1, float("nan"))[next(calls)])
+    with pytest.raises(TrainingFailed) as caught:
+        train()
+    words = str(caught.value)
+    assert words.startswith("The training stopped after step 3: the loss is nan at step 4.")
+    assert words.endswith("Kept as trained_step3.safetensors.") and "\n" not in words
+    kept = comfy.utils.load_torch_file(str(folders[0] / "trained_step3.safetensors"))
+    assert kept and all(bool(tensor.isfinite().all()) for tensor in kept.values())
+
+
+def test_an_error_of_the_host_leaves_the_model_alone(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostDenoiser, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("the host broke")))
+    with pytest.raises(RuntimeError, match="the host broke"):
+        train()
+    assert BOARD.all()[-1]["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"rank": 0}, "rank should be 1 to 4096, but is 0"),
+        ({"settings": {"optimiser": "magic"}}, "optimiser should be one of adamw, but is 'magic'"),
+        ({"settings": {"nonsense": 1, "odd": 2}}, "there is no setting 'nonsense'; there is no setting 'odd'"),
+        ({"rank": 0, "steps": 0}, "steps should be .*; rank should be"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(
+    train: Any, folders: tuple[Path, Path], asked: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadTraining, match=words) as caught:
+        train(**asked)
+    assert "\n" not in str(caught.value) and not list(folders[0].iterdir())
+
+
+def test_a_set_without_pictures_is_told(train: Any, data: TrainingSet) -> None:
+    empty = TrainingSet(samples=[], encode_text=data.encode_text, decode=data.decode)
+    with pytest.raises(LoraError, match="there are no pictures to learn from"):
+        train(dataset=empty)
