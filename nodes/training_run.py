@@ -1,6 +1,8 @@
 """Runs a training inside the host: shows it, samples previews, ends it when asked, and keeps what it gave."""
 
+import base64
 import glob
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -34,6 +36,7 @@ STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: checkpoi
 CHECKPOINT = ".checkpoint.safetensors"  # ending of their names
 KEEP_SHARE = 0.6  # pictures to keep for every picture to learn
 KEEP_SEED = 77
+THUMBNAIL, THUMBNAIL_SIDE = "modelspec.thumbnail", 256  # pixels, at most
 SECONDS_OF = 20  # steps whose time tells the time left
 
 
@@ -207,8 +210,17 @@ class TrainingRun:
         name = self._order.name if step is None else f"{self._order.name}_step{step}"
         lora = trainer.adapter(Path(name).name)
         path = free_path(name, ".safetensors")
-        write_safetensors(path, lora.held, lora.header.metadata)
+        write_safetensors(path, lora.held, {**lora.header.metadata, **self._thumbnail()})
         return listed_name(path)
+
+    def _thumbnail(self) -> dict[str, str]:
+        """The last preview in the file's metadata, where file managers look for it."""
+        if not self._previews:
+            return {}
+        picture, held = _image(self._previews[-1][:1]), io.BytesIO()
+        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        picture.save(held, "JPEG", quality=85)
+        return {THUMBNAIL: "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()}
 
     def _end(self, state: str) -> None:
         self._view.state, self._view.seconds_left = state, None

@@ -13,6 +13,7 @@ from lora_pack.demo.host.picture_graph import PICTURE_NODE, picture_graph
 from lora_pack.demo.host.server import RunningServer, running_server
 from lora_pack.demo.host.training_graph import Concept, trained_picture_graph, training_graph
 from lora_pack.demo.pictures import write_training_set
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 SECONDS = 120.0
@@ -80,7 +81,10 @@ def test_what_was_trained_is_applied_in_the_same_run_and_seen_by_a_page_opened_l
     assert (
         server.client.picture({k: view["previews"][0][k] for k in ("filename", "subfolder", "type")})[:4] == b"\x89PNG"
     )
-    assert (_loras(server) / "seen.safetensors").is_file()
+    with safe_open(_loras(server) / "seen.safetensors", "pt") as file:
+        said = file.metadata()
+    assert said["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+    assert "striped" in said["ss_tag_frequency"]
     again = server.client.run(trained_picture_graph([concept], CAPTION, 8, {"seen": 1.0}))
     assert "seen" in again.cached
 
