@@ -24,6 +24,7 @@ from .comfy_bridge import (
     HostDenoiser,
     PreviewOrder,
     is_cancelled,
+    keeping_the_wish,
     model_names,
     raise_if_cancelled,
     sample,
@@ -160,7 +161,7 @@ class TrainingRun:
     def _train(self, trainer: Trainer) -> str:
         """Run to the end, or to where a person ends it: how it ended."""
         every = self._order.preview_every
-        with closing(trainer.run()) as steps:
+        with keeping_the_wish(), closing(trainer.run()) as steps:  # newer hosts end a cancelled run inside the model
             for report in steps:
                 self._note(report)
                 picture = None
@@ -172,7 +173,8 @@ class TrainingRun:
                     return CANCELLED
                 if BOARD.should_stop(self._view.node):
                     return STOPPED
-        return DONE
+            return DONE
+        return CANCELLED
 
     def _note(self, report: StepReport) -> None:
         view = self._view

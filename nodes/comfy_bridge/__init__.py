@@ -5,7 +5,7 @@ from .encoding import encoders_of, progress
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
 from .model_weights import parameter_of
-from .previewing import PreviewOrder, is_cancelled, raise_if_cancelled, sample, step_bar
+from .previewing import PreviewOrder, is_cancelled, keeping_the_wish, raise_if_cancelled, sample, step_bar
 from .training import HostDenoiser
 from .work_progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
@@ -26,6 +26,7 @@ __all__ = [
     "forget_names",
     "forget_weaves",
     "is_cancelled",
+    "keeping_the_wish",
     "model_names",
     "parameter_of",
     "progress",

@@ -40,14 +40,14 @@ def step_bar(total: int) -> Callable[[int, Any], None]:
     bar = comfy.utils.ProgressBar(total)
 
     def show(done: int, picture: Any) -> None:
-        with _keeping_the_wish():
+        with keeping_the_wish():
             bar.update_absolute(done, total, picture and ("JPEG", picture, PREVIEW_SIDE))
 
     return show
 
 
 @contextmanager
-def _keeping_the_wish() -> Generator[None]:
+def keeping_the_wish() -> Generator[None]:
     """The host ends a cancelled run from within its samplers and bars, and forgets the wish; here it stays."""
     try:
         yield
@@ -71,7 +71,7 @@ def sample(
     seeds = range(order.seed, order.seed + pictures)
     state = torch.random.get_rng_state()
     try:
-        with _keeping_the_wish():
+        with keeping_the_wish():
             nothing = torch.zeros(1, *shape)
             host: Any = comfy.sample
             noise = torch.cat([host.prepare_noise(nothing, seed) for seed in seeds])
