@@ -13,6 +13,7 @@ from ..adapters.full_delta import FullDelta
 from ..adapters.layer_rows import LayerRows
 from ..adapters.row_order import SwappedHalves
 from ..loaded_lora import PlacedAdapter
+from .strengths import Strengths, beside_axis, of_samples
 
 Rows = tuple[int, int]
 CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}
@@ -112,31 +113,28 @@ class WovenLayer(nn.Module):
             self.biases = _parameter(torch.stack([_whole_bias(one, shape[0]) for one in biases]), dtype)
         self.others = [one for one in strands if not one.is_bias and not isinstance(one.adapter, LowRank)]
         self.numbers = tuple(rank_of)
-        self.rank_of = torch.tensor(rank_of, dtype=torch.long)
-        self.bias_of = torch.tensor([one.number for one in biases], dtype=torch.long)
-        self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
-        self.register_buffer("bias_strengths", torch.ones(len(biases), dtype=dtype), persistent=False)
-        self.other_strengths = [1.0] * len(self.others)
+        self.rank_strengths = Strengths(rank_of, dtype)
+        self.bias_strengths = Strengths([one.number for one in biases], dtype)
+        self.other_strengths: list[float | Tensor] = [1.0] * len(self.others)  # a tensor: [samples, 1]
         self._ready: list[Adapter] | None = None  # `others` with what is constant in the layer's weight worked out
-        self.rank_strengths: Tensor
-        self.bias_strengths: Tensor
 
     @property
     def rank(self) -> int:
         """Of all low-rank adapters together."""
-        return len(self.rank_of)
-
-    @property
-    def has_ranks_only(self) -> bool:
-        """Whether nothing but low-rank adapters acts here."""
-        return not self.others and self.biases is None
+        return len(self.numbers)
 
     def set_strengths(self, strengths: Tensor) -> None:
-        """Take over the strengths [files] of the plan, in place, so that compiled code stays valid."""
-        self.rank_strengths.copy_(strengths[self.rank_of])
-        if self.biases is not None:
-            self.bias_strengths.copy_(strengths[self.bias_of])
-        self.other_strengths = [float(strengths[one.number]) for one in self.others]
+        """Take over the strengths of the plan, in place: [files], or [samples, files] of the model's next call."""
+        self.rank_strengths.set(strengths)
+        self.set_other_strengths(strengths)
+
+    def set_other_strengths(self, strengths: Tensor) -> None:
+        """The same for what no other layer shares: biases, and adapters that are not low-rank."""
+        self.bias_strengths.set(strengths)
+        if strengths.dim() == 1:
+            self.other_strengths = [float(strengths[one.number]) for one in self.others]
+        else:
+            self.other_strengths = [strengths[:, one.number, None] for one in self.others]
 
     def forget_weight(self) -> None:
         """Let go of what was worked out from the layer's weight, which may be another one from now on."""
@@ -166,17 +164,16 @@ class WovenLayer(nn.Module):
         if self.down is not None:
             out = self._add_low_rank(x, out, self.down, module)
         if self.biases is not None:
-            bias = self.bias_strengths.to(out.dtype) @ self.biases.to(out)
-            out = out + bias.reshape(-1, *[1] * (out.dim() - 2 if len(self.shape) > 2 else 0))
+            out = out + self.bias_strengths.weighted(self.biases, out, 1 if len(self.shape) > 2 else -1)
         return out
 
     def _add_low_rank(self, x: Tensor, y: Tensor, down: Tensor, module: nn.Module) -> Tensor:
         in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
-        strengths = self.rank_strengths.to(x)
         if len(self.shape) > 2:
-            hidden = convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
-            return self._add_to_channels(hidden, y, module, in_place=in_place)
-        hidden = functional.linear(x, down.to(x)) * strengths
+            hidden = convolved(module, down.to(x), x)
+            return self._add_to_channels(hidden * self.rank_strengths.along(hidden, 1), y, module, in_place=in_place)
+        hidden = functional.linear(x, down.to(x))
+        hidden = hidden * self.rank_strengths.along(hidden, -1)
         if not in_place or not y.is_contiguous():
             y = y.clone()
         flat, wide = hidden.reshape(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
@@ -244,14 +241,22 @@ def dense_weight(module: nn.Module) -> Tensor:
 
 
 def _add_other(
-    y: Tensor, adapter: Adapter, rows: Rows | None, strength: float, x: Tensor, plain: Tensor, module: nn.Module
+    y: Tensor,
+    adapter: Adapter,
+    rows: Rows | None,
+    strength: float | Tensor,  # a tensor: [samples, 1]
+    x: Tensor,
+    plain: Tensor,
+    module: nn.Module,
 ) -> Tensor:
-    if strength == 0:
+    axis = -1 if is_linear(module) else 1
+    if isinstance(strength, Tensor):
+        strength = beside_axis(of_samples(strength, y).to(y), y, axis)
+    elif strength == 0:
         return y
     layer: Any = ModuleAsFrozen(module, plain, x)
     if rows is None:
         return y + strength * adapter.branch(x, plain, layer).to(y.dtype)
-    axis = -1 if is_linear(module) else 1
     start, stop = rows
     part = plain.narrow(axis, start, stop - start)
     added = strength * adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
