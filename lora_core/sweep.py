@@ -11,7 +11,7 @@ STRENGTH_LIMIT = 100.0
 CELLS_LIMIT = 256  # of a grid
 DIGITS = 9  # behind the point, to which the numbers of a range are rounded
 EXPECTED = "numbers from -100 to 100 as '0, 0.5, 1', or a range as '0..1 step 0.25'"
-RANGE = re.compile(r"(?P<first>[^.\s]\S*?)\s*\.\.\s*(?P<last>\S+)\s+step\s+(?P<step>\S+)", re.IGNORECASE)
+RANGE = re.compile(r"(?P<first>\S+?)\s*\.\.\s*(?P<last>\S+)\s+step\s+(?P<step>\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
