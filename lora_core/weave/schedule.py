@@ -1,6 +1,6 @@
 """A strength that changes over sampling: points of a curve, and the text that says them."""
 
-import math
+import re
 from dataclasses import dataclass
 
 from ..errors import BadSchedule
@@ -8,6 +8,8 @@ from ..errors import BadSchedule
 FACTOR_LIMIT = 100.0  # as of a strength
 POINTS_LIMIT = 64
 EXPECTED = "'position:factor' with a position from 0 to 1 and a factor from -100 to 100"
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 Point = tuple[float, float]  # (position, factor)
 
@@ -79,10 +81,6 @@ def _point(part: str) -> Point:
 
 
 def _number(text: str, part: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    if not NUMBER.fullmatch(text.strip()):
         raise ValueError(f"'{part:.40}': a number was expected, found '{text.strip():.40}'")
-    return number
+    return float(text)
