@@ -9,7 +9,7 @@ import * as state from "./schedule_state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DETENT = 0.01; // of position and factor, while a point is dragged
-const HEIGHT = 190; // pixels
+const HEIGHT = 210; // pixels
 /** @type {Record<string, [number, number]>} steps of position and factor */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 

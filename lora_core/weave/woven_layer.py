@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..adapters import Adapter, Enlarged, LowRank
-from ..adapters.full_delta import FullDelta
+from ..adapters.full_delta import FullDelta, Replacement
 from ..adapters.layer_rows import LayerRows
 from ..adapters.row_order import SwappedHalves
 from ..loaded_lora import PlacedAdapter
@@ -17,6 +17,9 @@ from .strengths import Strengths, beside_axis, of_samples
 
 Rows = tuple[int, int]
 CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}
+RMS_NORMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()  # since torch 2.4
+LAST_AXIS_NORMS = (nn.LayerNorm, *RMS_NORMS)
+NORMS = (nn.GroupNorm, *LAST_AXIS_NORMS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +51,16 @@ def can_stand_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> b
 def can_act_beside(adapter: Adapter, module: nn.Module) -> bool:
     """Whether any exact branch exists, at whatever cost: for weights that must not be written."""
     return (is_linear(module) or _is_plain_convolution(module)) and not isinstance(adapter, Enlarged)
+
+
+def can_move_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
+    """Whether any exact branch exists, for strengths that a merge can't follow; those of norms are only cheap enough
+    for that."""
+    if is_bias:
+        return isinstance(adapter, FullDelta) and (can_act_beside(adapter, module) or isinstance(module, NORMS))
+    if isinstance(module, NORMS):
+        return isinstance(adapter, FullDelta | Replacement)
+    return can_act_beside(adapter, module)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -164,7 +177,7 @@ class WovenLayer(nn.Module):
         if self.down is not None:
             out = self._add_low_rank(x, out, self.down, module)
         if self.biases is not None:
-            out = out + self.bias_strengths.weighted(self.biases, out, 1 if len(self.shape) > 2 else -1)
+            out = out + self.bias_strengths.weighted(self.biases, out, _axis(module))
         return out
 
     def _add_low_rank(self, x: Tensor, y: Tensor, down: Tensor, module: nn.Module) -> Tensor:
@@ -226,6 +239,8 @@ class ModuleAsFrozen:
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """See FrozenLayer.apply."""
         weight = weight.to(x)
+        if isinstance(self.module, NORMS):
+            return _normed(self.module, weight, x)
         return functional.linear(x, weight) if is_linear(self.module) else convolved(self.module, weight, x)
 
 
@@ -249,7 +264,7 @@ def _add_other(
     plain: Tensor,
     module: nn.Module,
 ) -> Tensor:
-    axis = -1 if is_linear(module) else 1
+    axis = _axis(module)
     if isinstance(strength, Tensor):
         strength = beside_axis(of_samples(strength, y).to(y), y, axis)
     elif strength == 0:
@@ -268,7 +283,21 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
     bias = getattr(module, "bias", None)
     if bias is None:
         return y.clone()
-    return y - bias.to(y).reshape(-1, *[1] * (0 if is_linear(module) else y.dim() - 2))
+    return y - bias.to(y).reshape(-1, *[1] * (0 if _axis(module) == -1 else y.dim() - 2))
+
+
+def _axis(module: nn.Module) -> int:
+    """The axis of the outputs' channels."""
+    return -1 if is_linear(module) or isinstance(module, LAST_AXIS_NORMS) else 1
+
+
+def _normed(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+    """The input normed as the module does it, times another weight, without bias."""
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, None, module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(x, module.normalized_shape, weight, None, module.eps)
+    return functional.rms_norm(x, module.normalized_shape, weight, module.eps)
 
 
 def convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ...lora_core import LoadedLora
 from ...lora_core.loaded_lora import PlacedAdapter
 from ...lora_core.weave import Decision, decide
 from ...lora_core.weave.policy import LayerCost
-from ...lora_core.weave.woven_layer import can_act_beside, can_stand_beside, low_rank_rank
+from ...lora_core.weave.woven_layer import can_act_beside, can_move_beside, can_stand_beside, low_rank_rank
 
 PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DECISIONS_KEPT = 64  # of one model
@@ -145,7 +145,9 @@ def _can_stand(placed: PlacedAdapter, module: torch.nn.Module, *, is_fixed: bool
     is_bias = placed.parameter == "bias"
     if can_stand_beside(placed.adapter, module, is_bias=is_bias):
         return True
-    return not is_bias and (is_quantised(module) or not is_fixed) and can_act_beside(placed.adapter, module)
+    if not is_fixed:
+        return can_move_beside(placed.adapter, module, is_bias=is_bias)
+    return not is_bias and is_quantised(module) and can_act_beside(placed.adapter, module)
 
 
 def _state(module: torch.nn.Module | None) -> tuple[Any, ...]:

@@ -31,7 +31,8 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MILLISECONDS_TO_LOAD = 120_000
 MILLISECONDS_TO_RUN = 60_000
-CHOICES = {"ckpt_name", "lora_name", "rows"}  # inputs of the examples that name files which are the user's
+# Inputs of the examples that name files which are the user's, and those that the host blames together with them.
+CHOICES = {"ckpt_name", "lora_name", "rows", "strengths", "lora_name_2", "strengths_2"}
 
 MARKUP = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 

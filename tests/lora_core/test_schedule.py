@@ -1,12 +1,14 @@
 """Strengths over the steps: the text of a curve, its factors, and layers whose samples have strengths of their own."""
 
+import copy
+
 import pytest
 import torch
 from lora_pack.lora_core.adapters import FullDelta, LowRank
 from lora_pack.lora_core.adapters.magnitude import Magnitude
 from lora_pack.lora_core.errors import BadSchedule, LoraError, NotPerImage
 from lora_pack.lora_core.weave import Schedule, parse_schedule
-from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer
+from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_move_beside, can_stand_beside
 from torch import Tensor, nn
 
 OUT, IN = 12, 8
@@ -86,6 +88,36 @@ def test_each_sample_of_a_linear_layer_has_its_own_strengths(shape: tuple[int, .
 def test_each_sample_of_a_convolution_has_its_own_strengths() -> None:
     x = torch.randn(3, IN, 7, 6, generator=torch.Generator().manual_seed(2))
     _samples_agree(nn.Conv2d(IN, OUT, 3, stride=2, padding=1), x)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.LayerNorm(OUT), (3, 5, OUT)),
+        (nn.RMSNorm(OUT, eps=1e-6), (3, 2, 5, OUT)),
+        (nn.GroupNorm(4, OUT), (3, OUT, 7, 6)),
+    ],
+    ids=["layer", "rms", "group"],
+)
+@torch.no_grad()
+def test_a_norm_and_its_bias_follow_as_if_they_were_written(norm: nn.Module, shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    has_bias = getattr(norm, "bias", None) is not None
+    weight, bias = FullDelta(torch.randn(OUT, generator=generator)), FullDelta(torch.randn(OUT, generator=generator))
+    assert can_move_beside(weight, norm, is_bias=False) and can_move_beside(bias, norm, is_bias=True)
+    assert not can_stand_beside(weight, norm, is_bias=False)  # at a fixed strength a merge is cheaper
+    strands = [Strand(weight, 0, None), *([Strand(bias, 1, None, True)] if has_bias else [])]
+    woven = WovenLayer(strands, (OUT,), torch.float32)
+    strengths = torch.tensor([[0.5, -1.0], [0.0, 0.3], [-2.0, 0.0]])
+    woven.set_strengths(strengths)
+    x = torch.randn(shape, generator=generator)
+    found = woven(x, norm(x), norm)
+    for number, (of_weight, of_bias) in enumerate(strengths.tolist()):
+        changed = copy.deepcopy(norm)
+        changed.weight += of_weight * weight.delta()  # pyright: ignore[reportOperatorIssue]
+        if has_bias:
+            changed.bias += of_bias * bias.delta()  # pyright: ignore[reportOperatorIssue]
+        torch.testing.assert_close(found[number], changed(x)[number])
 
 
 def _samples_agree(module: nn.Module, x: Tensor) -> None:

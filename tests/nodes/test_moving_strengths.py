@@ -84,6 +84,7 @@ def kinds(model: Any, loras_dir: Path) -> Mapping[str, str]:
     }
     conv = "out.2"
     feed = next(path for path in shapes if path.endswith("ff.net.2"))
+    norm = next(path for path in shapes if path.endswith("norm3"))
     out, inputs = shapes[feed]
     low_rank = {"lora_A.weight": random(2, inputs), "lora_B.weight": random(out, 2)}
     layers: Mapping[str, tuple[str, Mapping[str, Tensor]]] = {
@@ -96,6 +97,9 @@ def kinds(model: Any, loras_dir: Path) -> Mapping[str, str]:
         "conv bias": (conv, {"diff_b": random(shapes[conv][0])}),
         "dora": (feed, {**low_rank, "lora_magnitude_vector": random(out).abs() + 0.5}),
         "oft": (feed, {"oft_blocks": random(4, out // 4, out // 4)}),
+        "layer norm": (norm, {"diff": random(*shapes[norm]), "diff_b": random(*shapes[norm])}),
+        "group norm": ("out.0", {"diff": random(*shapes["out.0"]), "diff_b": random(*shapes["out.0"])}),
+        "replaced": (norm, {"set_weight": random(*shapes[norm])}),
         "full conv": (conv, {"diff": random(*shapes[conv])}),
     }
     for name, (layer, tensors) in layers.items():
@@ -104,7 +108,7 @@ def kinds(model: Any, loras_dir: Path) -> Mapping[str, str]:
     return {name: f"{name}.safetensors" for name in layers}
 
 
-KINDS = ("linear", "conv", "bias", "conv bias", "dora", "oft", "full conv")
+KINDS = ("linear", "conv", "bias", "conv bias", "dora", "oft", "layer norm", "group norm", "replaced", "full conv")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,6 +216,31 @@ def test_a_chain_of_nodes_has_one_wrapper_and_a_copy_keeps_the_schedule(model: A
 def test_merge_with_a_schedule_says_what_to_do(model: Any, style: str) -> None:
     with pytest.raises(NotOverSteps, match=r"'merge'.*auto"):
         _apply(model, style, 1.0, MERGE, parse_schedule("0:1, 1:0"))
+
+
+def test_a_layer_that_nothing_can_stand_beside_is_named(
+    model: Any, style: str, adapter_tensors: Mapping[str, Tensor], loras_dir: Path
+) -> None:
+    class Own(torch.nn.Module):
+        """A norm of a class of its own."""
+
+        def __init__(self, norm: torch.nn.LayerNorm) -> None:
+            super().__init__()
+            self.weight, self.bias, self.shape = norm.weight, norm.bias, norm.normalized_shape
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.layer_norm(x, self.shape, self.weight, self.bias)
+
+    block = model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0]
+    path = "diffusion_model.input_blocks.1.1.transformer_blocks.0.norm3"
+    save_file({**adapter_tensors, f"{path}.diff": torch.ones(32)}, loras_dir / "norm.safetensors")
+    known, block.norm3 = block.norm3, Own(block.norm3)
+    try:
+        _apply(model, "norm.safetensors", 1.0)  # merged at a fixed strength
+        with pytest.raises(NotOverSteps, match="norm3"):
+            _apply(model, "norm.safetensors", 1.0, AUTO, parse_schedule("0:1, 1:0"))
+    finally:
+        block.norm3 = known
 
 
 def test_auto_chooses_the_branch_and_says_why(model: Any, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
