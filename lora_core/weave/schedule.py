@@ -38,11 +38,6 @@ class Schedule:
         """As `parse_schedule` reads it."""
         return ", ".join(f"{position:g}:{factor:g}" for position, factor in self.points)
 
-    @property
-    def is_still(self) -> bool:
-        """Whether it is the factor 1 all along, which is no schedule at all."""
-        return all(factor == 1 for _, factor in self.points)
-
 
 def parse_schedule(text: str) -> Schedule:
     """The schedule that a text says: points `position:factor`, separated by commas, in any order.

@@ -39,7 +39,8 @@ class _Moving:
         """Called by the host with the noisy latents [chunks * images, ...] and their sigmas [chunks * images]."""
         chunks = _chunks(arguments, options)
         positions = self._positions_of(executor.class_obj.model_sampling, t, x.shape[0])
-        self._weave.set_strengths(strengths_at(self._rows, positions, self._images_of(x.shape[0] // chunks)))
+        images = self._images_of(x.shape[0] // chunks or x.shape[0])
+        self._weave.set_strengths(strengths_at(self._rows, positions, images))
         try:
             return executor(x, t, *arguments, **options)
         finally:

@@ -1,13 +1,14 @@
 """Strengths over the steps: the text of a curve, its factors, and layers whose samples have strengths of their own."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from lora_pack.lora_core.adapters import FullDelta, LowRank
 from lora_pack.lora_core.adapters.magnitude import Magnitude
 from lora_pack.lora_core.errors import BadSchedule, LoraError, NotPerImage
-from lora_pack.lora_core.weave import Schedule, parse_schedule
+from lora_pack.lora_core.weave import PlannedLora, Schedule, parse_schedule, strengths_at
 from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_move_beside, can_stand_beside
 from torch import Tensor, nn
 
@@ -38,7 +39,6 @@ def test_the_text_of_a_schedule_reads_as_itself() -> None:
     schedule = parse_schedule("0:0, 0.3:1, 0.3:-2.5, 1:0.125")
     assert schedule.text() == "0:0, 0.3:1, 0.3:-2.5, 1:0.125"
     assert parse_schedule(schedule.text()) == schedule
-    assert not schedule.is_still and Schedule(((0.0, 1.0), (1.0, 1.0))).is_still
 
 
 def test_one_error_lists_every_point_that_cannot_be_read() -> None:
@@ -54,6 +54,19 @@ def test_one_error_lists_every_point_that_cannot_be_read() -> None:
 def test_no_point_and_too_many_points_say_what_was_expected(text: str) -> None:
     with pytest.raises(BadSchedule, match="expected"):
         parse_schedule(text)
+
+
+def test_samples_at_positions_of_their_own_get_strengths_of_their_own() -> None:
+    """As video models denoise some frames ahead of others. The samples are two images in two chunks."""
+
+    def row(strength: float, schedule: Schedule | None, images: tuple[float, ...] = ()) -> PlannedLora:
+        lora: Any = None
+        return PlannedLora(lora, strength, "auto", frozenset({"unet"}), schedule=schedule, images=images)
+
+    rows = [row(2.0, parse_schedule("0:0, 1:1")), row(0.5, None), row(1.0, None, (3.0, 4.0))]
+    found = strengths_at(rows, [0.0, 0.5, 0.5, 1.0], 2)
+    assert found.tolist() == [[0, 0.5, 3], [1, 0.5, 4], [1, 0.5, 3], [2, 0.5, 4]]
+    assert strengths_at(rows[:2], [0.5] * 4, 2).tolist() == [1.0, 0.5]
 
 
 def _woven(shape: tuple[int, ...]) -> WovenLayer:

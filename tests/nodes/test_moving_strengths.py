@@ -206,11 +206,23 @@ def test_a_chain_of_nodes_has_one_wrapper_and_a_copy_keeps_the_schedule(model: A
     import comfy.patcher_extension
 
     first = _apply(model, style, 0.5, AUTO, parse_schedule("0:1, 1:0"))
+    before = _sample(first)
     second = _apply(first, other, 0.5)
     kinds = second.wrappers[comfy.patcher_extension.WrappersMP.APPLY_MODEL]
     assert [len(group) for group in kinds.values()] == [1]
     assert torch.equal(_sample(second.clone()), _sample(second))
+    assert torch.equal(_sample(first), before)
     assert not _close(_sample(second), _sample(_apply(_apply(model, style, 0.5), other, 0.5)))
+
+
+def test_a_file_merged_behind_a_schedule_leaves_the_schedule_beside_the_layers(
+    model: Any, style: str, other: str
+) -> None:
+    moving = _apply(model, style, 0.5, AUTO, parse_schedule("0:1, 1:0"))
+    found = _apply(moving, other, 0.5, MERGE)
+    assert found.patches
+    expected, fixed = _sample(_apply(moving, other, 0.5)), _apply(_apply(model, style, 0.5), other, 0.5)
+    assert _stands_out(_sample(found), expected, _sample(moving), _sample(fixed))
 
 
 def test_merge_with_a_schedule_says_what_to_do(model: Any, style: str) -> None:
