@@ -202,14 +202,22 @@ class Trainer:
         samples = [self._samples[number] for number in batch.numbers]
         texts = [self._empty if gone else s.conditioning for s, gone in zip(samples, batch.dropped, strict=True)]
         conditions = self._denoiser.conditions(samples, texts, latents.shape)
-        kept = torch.tensor([sample.keep for sample in samples], device=device)
-        if bool(kept.any()):
-            with self._untrained(), torch.no_grad():
-                own = self._denoiser.predict(noisy, sigmas, conditions)
-            target = torch.where(kept.reshape(wide.shape), own.to(target.dtype), target)
+        kept = [place for place, sample in enumerate(samples) if sample.keep]
+        if kept:
+            target = target.to(noisy.dtype).index_copy(0, *self._untrained_output(kept, samples, texts, noisy, sigmas))
         output = self._denoiser.predict(noisy, sigmas, conditions)
         weights = WEIGHTINGS[self.settings.weighting](self._objective, sigmas)
         return (weights * errors(output, target)).mean()
+
+    def _untrained_output(
+        self, places: Sequence[int], samples: Sequence[TrainSample], texts: Sequence[Any], noisy: Tensor, sigmas: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the model says without the adapter at these places of a batch: their indices, and [places, ...]."""
+        own_samples, own_texts = [samples[place] for place in places], [texts[place] for place in places]
+        index = torch.tensor(places, device=noisy.device)
+        conditions = self._denoiser.conditions(own_samples, own_texts, noisy[index].shape)
+        with self._untrained(), torch.no_grad():
+            return index, self._denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
 
     @contextmanager
     def _untrained(self) -> Generator[None]:
