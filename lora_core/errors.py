@@ -15,6 +15,7 @@ LoraError
 |-- NotPerImage            images of a batch can't have strengths of their own as asked
 |-- NotOverSteps           some layers, or a merge, can't have a strength that changes
 |-- BadSchedule            a strength's curve over the steps has points that can't be read
+|-- BadBlocks              strengths of blocks that can't be read, or of blocks that the model does not have
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
@@ -170,6 +171,14 @@ class BadSchedule(LoraError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"the schedule can't be read: {listed(self.reasons)}")
+
+
+class BadBlocks(LoraError):
+    """Strengths of blocks that can't be read, or of blocks that the model does not have; lists all of them."""
+
+    def __init__(self, reasons: Sequence[str], advice: str = "") -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"the block strengths can't be used: {listed(self.reasons)}. {advice}".rstrip(". ") + ".")
 
 
 class NotConvertible(LoraError):

@@ -8,6 +8,7 @@ from . import (
     apply_lora,
     apply_stack,
     bake_lora,
+    block_strengths_node,
     convert_lora,
     dataset,
     dataset_folder,
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     *similarity.NODES,
     *plot_lora.NODES,
     *schedule_node.NODES,
+    *block_strengths_node.NODES,
     *sweep.NODES,
     *sweep_grid.NODES,
 ]

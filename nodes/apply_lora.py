@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lora_core import LoraFile
+from ..lora_core.block_strengths import BlockStrengths
 from ..lora_core.weave import AUTO, Schedule
 from .applying import apply_row, report_output
 from .comfy_bridge import Moves, model_names
@@ -12,6 +13,7 @@ from .lora_file_node import LoraFileNode
 from .socket_types import (
     CATEGORY,
     applied_outputs,
+    blocks_input,
     clip_input,
     lora_file_input,
     lora_input,
@@ -44,6 +46,7 @@ class ApplyLora(LoraFileNode):
                 mode_input(),
                 lora_input("What to apply."),
                 schedule_input("the strength"),
+                blocks_input("the strength"),
             ],
             outputs=applied_outputs("the LoRA"),
         )
@@ -60,12 +63,13 @@ class ApplyLora(LoraFileNode):
         mode: str = AUTO,
         lora: LoraFile | None = None,
         schedule: Schedule | None = None,
+        blocks: BlockStrengths | None = None,
     ) -> io.NodeOutput:
         """Apply the LoRA that came in, else the file."""
         names = model_names(model, clip)
         strengths = (strength_model, strength_clip)
         file, moves = lora or lora_name, Moves(schedule)
-        model, clip, report = apply_row(names, model, clip, file, strengths, on_unmatched, mode, moves)
+        model, clip, report = apply_row(names, model, clip, file, strengths, on_unmatched, mode, moves, blocks)
         return report_output([report], model, clip)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lora_core import KeyReport, LoraFile, StackError
+from ..lora_core.block_strengths import BlockStrengths, by_strength
 from ..lora_core.blocks import count_blocks
 from ..lora_core.weave import AUTO
 from .comfy_bridge import FIXED, ON_UNLOAD, ModelNames, Moves, apply_to_clip, apply_to_model
@@ -28,10 +29,12 @@ def apply_row(
     on_unmatched: str,
     mode: str = AUTO,
     moves: Moves = FIXED,
+    blocks: BlockStrengths | None = None,
 ) -> tuple[Any, Any, KeyReport]:
     """Apply one file at (model strength, CLIP strength): the changed model, the changed CLIP, the account.
 
-    The strength on the model follows `moves`; the text encoders run before the first step, and keep theirs.
+    The strength on the model follows `moves`; the text encoders run before the first step, and keep theirs. Both are
+    multiplied by the factors of `blocks`.
 
     The file is given by its name or opened; an adapter in memory is an opened one. Raises LoraError when it can't
     be used, or, with on_unmatched "error", when keys fit nothing. The model and the CLIP given are never changed.
@@ -43,10 +46,17 @@ def apply_row(
     report = loaded.report.require_any()
     if on_unmatched == ERROR:
         report.require_complete()
-    applied = apply_to_model(model, loaded, strengths[0], mode, moves)
-    if clip is not None:
-        clip = apply_to_clip(clip, loaded, strengths[1], mode)
-    return applied.patcher, clip, report.with_notes([*applied.notes, *_moves_notes(moves, has_clip=clip is not None)])
+    parts = [(loaded, 1.0)] if blocks is None else by_strength(loaded, blocks, names.layout)
+    notes: list[str] = []
+    for part, factor in parts:
+        applied = apply_to_model(model, part, strengths[0] * factor, mode, moves)
+        model = applied.patcher
+        notes += [f"blocks at {factor:g}: {note}" if blocks else note for note in applied.notes]
+        if clip is not None:
+            clip = apply_to_clip(clip, part, strengths[1] * factor, mode)
+    if blocks is not None:
+        notes.append(f"block strengths: {blocks.text() or 'none'}")
+    return model, clip, report.with_notes([*notes, *_moves_notes(moves, has_clip=clip is not None)])
 
 
 def _moves_notes(moves: Moves, *, has_clip: bool) -> list[str]:

@@ -11,6 +11,7 @@ LoraStack = io.Custom("LORA_STACK")
 Lora = io.Custom("LORA")  # a lora_core.LoraFile: on disk, or in memory as training and merging make it
 LoraTrainSettings = io.Custom("LORA_TRAIN_SETTINGS")  # names of lora_core.training.TrainSettings -> values
 LoraSchedule = io.Custom("LORA_SCHEDULE")  # a lora_core.weave.Schedule
+LoraBlocks = io.Custom("BLOCK_STRENGTHS")  # a lora_core.block_strengths.BlockStrengths
 LoraSweep = io.Custom("LORA_SWEEP")  # a lora_core.sweep.Sweep
 LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 
@@ -94,6 +95,16 @@ def schedule_input(what: str) -> Any:
         optional=True,
         tooltip=f"How {what} on the model changes over the steps, from LoRA Schedule: its curve multiplies it. The "
         "text encoders keep their strength. Not with mode merge.",
+    )
+
+
+def blocks_input(what: str) -> Any:
+    """Factors of single blocks."""
+    return LoraBlocks.Input(
+        "blocks",
+        optional=True,
+        tooltip=f"Factors of single blocks, from LoRA Block Strengths: they multiply {what} there, on the model and "
+        "on the text encoders. Everything not named keeps it.",
     )
 
 

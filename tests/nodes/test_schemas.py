@@ -26,6 +26,7 @@ IDS = [
     "LoraLoomSimilarity",
     "LoraLoomPlot",
     "LoraLoomSchedule",
+    "LoraLoomBlockStrengths",
     "LoraLoomSweep",
     "LoraLoomSweepGrid",
 ]

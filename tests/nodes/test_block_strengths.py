@@ -1,0 +1,83 @@
+"""Strengths of single blocks on the real host, against files whose factors were scaled by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora_pack.lora_core.block_strengths import parse_block_strengths
+from lora_pack.lora_core.errors import BadBlocks
+from lora_pack.nodes import loading
+from lora_pack.nodes.apply_lora import ApplyLora
+from lora_pack.nodes.block_strengths_node import BlockStrengthsNode
+from safetensors.torch import save_file
+from torch import Tensor
+
+Step = Callable[[Any], Tensor]
+TOLERANCE = 1e-5  # float32, outputs of order 1
+
+
+def _apply(model: Any, name: str, text: str, mode: str = "branch", strength: float = 0.8) -> Any:
+    blocks = BlockStrengthsNode.execute(text).args[0]
+    return ApplyLora.execute(model, name, strength, 1.0, "error", mode=mode, blocks=blocks).args
+
+
+def _scaled(tensors: dict[str, Tensor], folder: Path, factor_of: Callable[[str], float]) -> str:
+    scaled = {key: t * factor_of(key) if "lora_up" in key else t for key, t in tensors.items()}
+    save_file(scaled, folder / "scaled.safetensors")
+    return "scaled.safetensors"
+
+
+def _by_hand(key: str) -> float:
+    return 0.0 if "_output_blocks_" in key else -0.5 if "_middle_block_" in key else 1.0
+
+
+@pytest.mark.parametrize("mode", ["branch", "merge", "auto"])
+def test_the_result_is_that_of_a_file_scaled_by_hand(
+    model: Any, run: Step, style: str, loras_dir: Path, adapter_tensors: dict[str, Tensor], mode: str
+) -> None:
+    scaled = _scaled(adapter_tensors, loras_dir, _by_hand)
+    plain, expected = run(_apply(model, style, "")[0]), run(_apply(model, scaled, "")[0])
+    found = run(_apply(model, style, "mid=-0.5; out*=0", mode)[0])
+    assert torch.allclose(found, expected, atol=TOLERANCE)
+    assert not torch.allclose(found, plain, atol=1e-2)
+
+
+def test_factors_of_all_blocks_at_once_are_a_strength(model: Any, run: Step, style: str) -> None:
+    found = run(_apply(model, style, "*=0.5, in*=2, mid=2, out*=2")[0])
+    assert torch.allclose(found, run(_apply(model, style, "")[0]), atol=TOLERANCE)
+
+
+def test_factor_0_everywhere_is_the_base_model_to_the_bit(model: Any, run: Step, style: str) -> None:
+    assert torch.equal(run(_apply(model, style, "*=0")[0]), run(model))
+
+
+def test_another_factor_of_the_same_blocks_reads_no_file_and_weaves_nothing_anew(
+    model: Any, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woven = [_apply(model, style, "mid=0.5")[0].get_additional_models_with_key("lora_loom")]
+    monkeypatch.setattr(loading, "load_lora", None)  # which would be called to read the file
+    woven.append(_apply(model, style, "mid=0.7")[0].get_additional_models_with_key("lora_loom"))
+    assert woven[0][0].model is woven[1][0].model
+
+
+def test_the_report_says_the_factors(model: Any, style: str) -> None:
+    assert "block strengths: mid=0.5" in _apply(model, style, "mid=0.5")[2]
+
+
+def test_names_that_the_model_does_not_have_are_listed_with_those_that_it_has(model: Any, style: str) -> None:
+    with pytest.raises(BadBlocks, match=r"'nowhere'.*'in99'.*Blocks of this model: .*in1.*mid.*out1"):
+        _apply(model, style, "nowhere=1, mid=0.5, in99=0")
+
+
+def test_text_that_cannot_be_read_is_refused_before_the_run_with_all_of_its_parts() -> None:
+    told = str(BlockStrengthsNode.validate_inputs("in4, mid=x, out*=1e9, =1, a=nan, in1=0.5"))
+    assert all(f"'{part}'" in told for part in ("in4", "mid=x", "out*=1e9", "=1", "a=nan"))
+    assert "'in1=0.5'" not in told
+    assert BlockStrengthsNode.validate_inputs("in1=0.5") is True
+
+
+def test_what_it_writes_it_reads() -> None:
+    blocks = parse_block_strengths("in4=0.5;mid=1\nout*=-2e-1")
+    assert parse_block_strengths(blocks.text()) == blocks
