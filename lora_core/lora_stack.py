@@ -1,5 +1,8 @@
 """Reads LoRA stacks: the rows of this pack's own widget, and every form of LORA_STACK that node packs pass around.
 
+A row of the widget may also have block strengths and a schedule behind its strengths:
+<lora:name:0.8:blocks=in4=0.5;out*=0:schedule=0:0,0.3:1>.
+
 Forms in use: (name, model strength, CLIP strength); the same with block weights behind; a table of named fields.
 """
 
@@ -10,12 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from .errors import StackError
+from .block_strengths import BlockStrengths, parse_block_strengths
+from .errors import LoraError, StackError
+from .weave.schedule import Schedule, parse_schedule
 
 STRENGTH_LIMIT = 100.0
 EMPTY_NAMES = frozenset({"", "None", "none"})  # what packs write into a row without a file
 OFF = "#"  # begins a line of text that is switched off
-TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<model>[^:<>]*))?(?::(?P<clip>[^:<>]*))?>", re.IGNORECASE)
+TAG = re.compile(
+    r"<lora:(?P<name>[^:<>]+)"
+    r"(?::(?!blocks=|schedule=)(?P<model>[^:<>]*))?(?::(?!blocks=|schedule=)(?P<clip>[^:<>]*))?"
+    r"(?::blocks=(?P<blocks>[^:<>]*))?(?::schedule=(?P<schedule>[^<>]*))?>",
+    re.IGNORECASE,
+)
 
 # Fields of a table row, in the spellings that packs use; the first that is there counts.
 NAME_FIELDS = ("name", "lora_name", "lora", "file")
@@ -34,6 +44,8 @@ class StackRow:
     strength_model: float = 1.0
     strength_clip: float = 1.0
     on: bool = True
+    blocks: BlockStrengths | None = None
+    schedule: Schedule | None = None
     notes: Sequence[str] = ()  # what the row asked for that is not done
 
     def renamed(self, name: str) -> "StackRow":
@@ -41,9 +53,21 @@ class StackRow:
         return replace(self, name=name)
 
 
-def as_tuples(rows: Iterable[StackRow]) -> list[tuple[str, float, float]]:
-    """The form that every pack reads: (name, model strength, CLIP strength)."""
-    return [(row.name, row.strength_model, row.strength_clip) for row in rows]
+class RowTuple(tuple[str, float, float]):
+    """(name, model strength, CLIP strength), as every pack reads it, with what only this pack reads."""
+
+    blocks: BlockStrengths | None = None
+    schedule: Schedule | None = None
+
+
+def as_tuples(rows: Iterable[StackRow]) -> list[RowTuple]:
+    """The form that every pack reads: (name, model strength, CLIP strength). Others don't see blocks and schedule."""
+    tuples: list[RowTuple] = []
+    for row in rows:
+        made = RowTuple((row.name, row.strength_model, row.strength_clip))
+        made.blocks, made.schedule = row.blocks, row.schedule
+        tuples.append(made)
+    return tuples
 
 
 def parse_stack(stack: Any) -> list[StackRow]:
@@ -93,7 +117,13 @@ def _parse_line(line: str) -> list[StackRow]:
 def _tag_row(found: "re.Match[str]", *, on: bool) -> StackRow:
     model = _strength(found["model"] if found["model"] is not None else 1.0)
     clip = model if found["clip"] is None else _strength(found["clip"])
-    return StackRow(name=found["name"].strip(), strength_model=model, strength_clip=clip, on=on)
+    try:
+        blocks = None if found["blocks"] is None else parse_block_strengths(found["blocks"])
+        schedule = None if found["schedule"] is None else parse_schedule(found["schedule"])
+    except LoraError as error:
+        raise ValueError(str(error)) from None
+    name = found["name"].strip()
+    return StackRow(name=name, strength_model=model, strength_clip=clip, on=on, blocks=blocks, schedule=schedule)
 
 
 def _parse_each(rows: Sequence[Any]) -> list[StackRow]:
@@ -123,7 +153,15 @@ def _from_sequence(row: Sequence[Any]) -> StackRow:
     model = _strength(row[1])
     clip = _strength(row[2]) if len(row) > 2 else model
     notes = (BLOCKS_NOTE,) if len(row) > 3 and row[3] else ()
-    return StackRow(name=row[0], strength_model=model, strength_clip=clip, notes=notes)
+    own = row if isinstance(row, RowTuple) else RowTuple()
+    return StackRow(
+        name=row[0],
+        strength_model=model,
+        strength_clip=clip,
+        notes=notes,
+        blocks=own.blocks,
+        schedule=own.schedule,
+    )
 
 
 def _from_table(row: Mapping[str, Any]) -> StackRow:

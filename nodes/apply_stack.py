@@ -20,6 +20,8 @@ from .socket_types import (
     schedule_input,
 )
 
+OWN_SCHEDULE = "the row's own schedule counts, not the one of the node"
+
 
 class ApplyStack(io.ComfyNode):
     """Thin: a stack of any pack in, applying.apply_row for each row, sockets out."""
@@ -62,10 +64,12 @@ class ApplyStack(io.ComfyNode):
         reports: list[KeyReport] = []
         for row in parse_stack(lora_stack):
             strengths = (row.strength_model, row.strength_clip)
+            moves = Moves(row.schedule or schedule)
             model, clip, report = apply_row(
-                names, model, clip, row.name, strengths, on_unmatched, mode, Moves(schedule)
+                names, model, clip, row.name, strengths, on_unmatched, mode, moves, row.blocks
             )
-            reports.append(report.with_notes(row.notes))
+            notes = [OWN_SCHEDULE] if row.schedule and schedule else []
+            reports.append(report.with_notes([*row.notes, *notes]))
         return report_output(reports, model, clip)
 
 

@@ -47,6 +47,12 @@ def given_sources(lora_stack: Any, slots: Mapping[str, Any]) -> list[Source]:
     Raises BadSetting where there is none, StackError or FileError where one can't be read.
     """
     rows = parse_stack(lora_stack) if lora_stack is not None else []
+    moved = [row.name for row in rows if row.blocks or row.schedule]
+    if moved:
+        raise BadSetting(
+            f"Rows with block strengths or a schedule can be applied, but not be taken here: {', '.join(moved)}. "
+            "Take both out of these rows."
+        )
     sources = [Source(open_lora(find_lora(row.name)), row.strength_model, row.strength_clip) for row in rows]
     for number in range(1, SLOTS + 1):
         file: LoraFile | None = slots.get(f"lora_{number}")

@@ -5,9 +5,13 @@
  * The line syntax is the one of lora_core/lora_stack.py; tests/web/rows_cases.json holds both to it.
  */
 
+import { parseSchedule } from "./schedule_state.js";
+
 /**
- * A file with its strengths. `clip` is null where the line gives one strength for both.
- * @typedef {{kind: "lora", on: boolean, name: string, model: number, clip: number | null}} LoraRow
+ * A file with its strengths. `clip` is null where the line gives one strength for both; `blocks` and `schedule` are
+ * there where the line has them.
+ * @typedef {{kind: "lora", on: boolean, name: string, model: number, clip: number | null,
+ *   blocks?: string, schedule?: string}} LoraRow
  */
 /**
  * A line that is no row: kept letter by letter. `problem` is "" where the host skips the line, such as a remark.
@@ -18,7 +22,8 @@
 export const STRENGTH_LIMIT = 100; // factor, either sign
 const OFF = "#";
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
-const TAG = /<lora:([^:<>]+)(?::([^:<>]*))?(?::([^:<>]*))?>/gi;
+const TAG =
+  /<lora:([^:<>]+)(?::(?!blocks=|schedule=)([^:<>]*))?(?::(?!blocks=|schedule=)([^:<>]*))?(?::blocks=([^:<>]*))?(?::schedule=([^<>]*))?>/gi;
 const NUMBER = /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*$/i;
 const NOT_IN_A_TAG = /[:<>\r\n]/;
 
@@ -226,18 +231,48 @@ function parseLine(line) {
  * @param {boolean} on
  * @returns {LoraRow | string} the row, or what is wrong with it
  */
-function parseTag([, name, modelText, clipText], on) {
+function parseTag([, name, modelText, clipText, blocks, schedule], on) {
   const model = modelText === undefined ? 1 : parseStrength(modelText);
   const clip = clipText === undefined ? null : parseStrength(clipText);
   if (model === null || (clip === null && clipText !== undefined)) {
     const wrong = model === null ? modelText : clipText;
     return `a strength is a number from -${STRENGTH_LIMIT} to ${STRENGTH_LIMIT}, found "${wrong}"`;
   }
-  return { kind: "lora", on, name: name.trim(), model, clip };
+  const problem = blocksProblem(blocks ?? "") || (schedule === undefined ? "" : scheduleProblem(schedule));
+  if (problem) return problem;
+  const more = { ...(blocks === undefined ? {} : { blocks }), ...(schedule === undefined ? {} : { schedule }) };
+  return { kind: "lora", on, name: name.trim(), model, clip, ...more };
+}
+
+/**
+ * Why a text can't be block strengths, "" if it can.
+ * @param {string} text
+ */
+export function blocksProblem(text) {
+  const parts = text.split(/[,;\n]/).map((part) => part.trim());
+  const wrong = parts.filter((part) => part !== "" && !isFactor(part));
+  return wrong.length ? `block strengths are PATTERN=FACTOR, found "${wrong.join('", "')}"` : "";
+}
+
+/** @param {string} part */
+function isFactor(part) {
+  const at = part.lastIndexOf("=");
+  return part.slice(0, Math.max(at, 0)).trim() !== "" && parseStrength(part.slice(at + 1)) !== null;
+}
+
+/**
+ * Why a text can't be a schedule, "" if it can.
+ * @param {string} text
+ */
+export function scheduleProblem(text) {
+  const { points, problems } = parseSchedule(text);
+  if (problems.length) return `a schedule is position:factor, found "${problems.join('", "')}"`;
+  return points.length ? "" : "a schedule has at least one point, such as 0:0, 0.3:1";
 }
 
 /** @param {LoraRow} row */
-function formatRow({ on, name, model, clip }) {
+function formatRow({ on, name, model, clip, blocks, schedule }) {
   const strengths = clip === null ? `${model}` : `${model}:${clip}`;
-  return `${on ? "" : `${OFF} `}<lora:${name}:${strengths}>`;
+  const more = (blocks === undefined ? "" : `:blocks=${blocks}`) + (schedule === undefined ? "" : `:schedule=${schedule}`);
+  return `${on ? "" : `${OFF} `}<lora:${name}:${strengths}${more}>`;
 }

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 from lora_pack.lora_core.block_strengths import parse_block_strengths
-from lora_pack.lora_core.errors import BadBlocks
+from lora_pack.lora_core.errors import BadBlocks, BadSetting
+from lora_pack.lora_core.weave import parse_schedule
 from lora_pack.nodes import loading
 from lora_pack.nodes.apply_lora import ApplyLora
+from lora_pack.nodes.apply_stack import ApplyStack
 from lora_pack.nodes.block_strengths_node import BlockStrengthsNode
+from lora_pack.nodes.lora_stack import LoraStackNode
+from lora_pack.nodes.source_inputs import given_sources
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +25,17 @@ TOLERANCE = 1e-5  # float32, outputs of order 1
 def _apply(model: Any, name: str, text: str, mode: str = "branch", strength: float = 0.8) -> Any:
     blocks = BlockStrengthsNode.execute(text).args[0]
     return ApplyLora.execute(model, name, strength, 1.0, "error", mode=mode, blocks=blocks).args
+
+
+def _sample(model: Any) -> Tensor:
+    """Two steps; a schedule is followed where the host samples."""
+    import comfy.sample
+
+    generator = torch.Generator().manual_seed(5)
+    conds = [[[torch.randn(1, 7, 768, generator=generator), {}]] for _ in range(2)]
+    noise = torch.randn(1, 4, 16, 16, generator=generator)
+    start = torch.zeros_like(noise)
+    return comfy.sample.sample(model, noise, 2, 2.0, "euler", "simple", *conds, start, disable_pbar=True, seed=1)
 
 
 def _scaled(tensors: dict[str, Tensor], folder: Path, factor_of: Callable[[str], float]) -> str:
@@ -81,3 +96,30 @@ def test_text_that_cannot_be_read_is_refused_before_the_run_with_all_of_its_part
 def test_what_it_writes_it_reads() -> None:
     blocks = parse_block_strengths("in4=0.5;mid=1\nout*=-2e-1")
     assert parse_block_strengths(blocks.text()) == blocks
+
+
+def test_rows_of_a_stack_have_block_strengths_and_schedules_of_their_own(model: Any, style: str) -> None:
+    stack = LoraStackNode.execute(f"<lora:{style}:0.8:blocks=mid=-0.5;out*=0:schedule=0:0.5>").args[0]
+    assert stack == [(style, 0.8, 0.8)]  # what other packs see
+    applied = ApplyStack.execute(model, stack, "error")
+    expected = ApplyLora.execute(
+        model,
+        style,
+        0.8,
+        0.8,
+        "error",
+        schedule=parse_schedule("0:0.5"),
+        blocks=parse_block_strengths("mid=-0.5, out*=0"),
+    )
+    found, halved = _sample(applied.args[0]), _sample(_apply(model, style, "mid=-0.5, out*=0", strength=0.4)[0])
+    assert torch.equal(found, _sample(expected.args[0]))
+    size = float(halved.abs().max())
+    assert torch.allclose(found, halved, atol=5e-5 * size, rtol=0)  # the schedule is 0.5 at every step
+    assert not torch.allclose(found, _sample(_apply(model, style, "mid=-0.5, out*=0")[0]), atol=1e-2 * size, rtol=0)
+    assert "block strengths: mid=-0.5, out*=0" in applied.args[2]
+
+
+def test_merging_refuses_rows_that_it_would_have_to_cut(style: str) -> None:
+    stack = LoraStackNode.execute(f"<lora:{style}:1:blocks=mid=0>").args[0]
+    with pytest.raises(BadSetting, match=style):
+        given_sources(stack, {})

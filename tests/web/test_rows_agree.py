@@ -24,3 +24,10 @@ def test_the_host_reads_what_the_editor_shows(case: dict[str, Any]) -> None:
 
 def test_both_have_the_same_limit_for_strengths() -> None:
     assert f"STRENGTH_LIMIT = {STRENGTH_LIMIT:g};" in STATE
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "more" in case], ids=lambda case: str(case["title"]))
+def test_block_strengths_and_schedule_of_a_row_are_read_by_the_host(case: dict[str, Any]) -> None:
+    rows = parse_rows(case["text"])
+    found = [[row.blocks and row.blocks.text(), row.schedule and row.schedule.text()] for row in rows]
+    assert found == case["more"]
