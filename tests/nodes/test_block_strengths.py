@@ -35,7 +35,9 @@ def _sample(model: Any) -> Tensor:
     conds = [[[torch.randn(1, 7, 768, generator=generator), {}]] for _ in range(2)]
     noise = torch.randn(1, 4, 16, 16, generator=generator)
     start = torch.zeros_like(noise)
-    return comfy.sample.sample(model, noise, 2, 2.0, "euler", "simple", *conds, start, disable_pbar=True, seed=1)
+    return comfy.sample.sample(
+        model, noise, 2, 2.0, "euler", "simple", conds[0], conds[1], start, disable_pbar=True, seed=1
+    )
 
 
 def _scaled(tensors: dict[str, Tensor], folder: Path, factor_of: Callable[[str], float]) -> str:
