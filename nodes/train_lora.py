@@ -63,6 +63,7 @@ class TrainLora(io.ComfyNode):
         preview_prompts: str,
         keep_prompts: str = "",
         settings: Any = None,
+        clip: Any = None,
     ) -> io.NodeOutput:
         """Train, and hand everything on."""
         rate = learning_rate or None
@@ -84,7 +85,7 @@ class TrainLora(io.ComfyNode):
             keep=_lines(keep_prompts),
             preview=preview,
         )
-        return _outputs(TrainingRun(str(cls.hidden.unique_id or ""), model, dataset, order).run())
+        return _outputs(TrainingRun(str(cls.hidden.unique_id or ""), model, clip, dataset, order).run())
 
 
 def _main_inputs() -> list[Any]:
@@ -143,6 +144,11 @@ def _watching_inputs() -> list[Any]:
         ),
         LoraTrainSettings.Input(
             "settings", optional=True, tooltip="Everything else, from Train LoRA Settings."
+        ),
+        io.Clip.Input(
+            "clip", optional=True,
+            tooltip="With it connected, its text encoders are trained too. Connect the one that made the dataset. "
+            "Without it, the LoRA is of the model alone.",
         ),
     ]  # fmt: skip
 

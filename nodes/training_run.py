@@ -22,6 +22,7 @@ from ..lora_core.safetensors_writer import write_safetensors
 from ..lora_core.training import StepReport, Trainer, TrainSettings
 from .comfy_bridge import (
     HostDenoiser,
+    HostTextEncoder,
     PreviewOrder,
     is_cancelled,
     keeping_the_wish,
@@ -88,10 +89,11 @@ def _flat(name: str) -> str:
 class TrainingRun:
     """One run of the Train node."""
 
-    def __init__(self, node: str, model: Any, data: TrainingSet, order: TrainOrder) -> None:
+    def __init__(self, node: str, model: Any, clip: Any, data: TrainingSet, order: TrainOrder) -> None:
         order.settings.check()
         check_new_name(order.name)
-        self._model, self._data, self._order = model, data, order
+        self._model, self._clip, self._data, self._order = model, clip, data, order
+        self._text = None if clip is None else HostTextEncoder(clip, model)
         self._view = BOARD.begin(node, order.settings.steps)
         self._show = step_bar(order.settings.steps)
         self._seconds: list[float] = []
@@ -116,11 +118,10 @@ class TrainingRun:
         return self._trained(trainer, ended)
 
     def _trainer(self) -> Trainer:
-        denoiser = HostDenoiser(self._model, model_names(self._model, None))
-        settings = self._order.settings
-        self._empty = self._data.encode_text("")
+        denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
         samples = [*self._data.samples, *self._kept_as_is()]
-        trainer = Trainer(denoiser, samples, settings, empty=self._empty)
+        empty = self._data.encode_text("")
+        trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
         trainer.checkpoint_path = checkpoint_path(self._order.name, trainer.identity.short())
         return trainer
 
@@ -132,10 +133,12 @@ class TrainingRun:
         learned = sum(sample.repeats for sample in self._data.samples)
         repeats = max(1, round(KEEP_SHARE * learned / len(prompts)))
         made: list[TrainSample] = []
+        encode = self._data.encode_text if self._text is None else self._text.untrained
+        empty = encode("")
         for number, prompt in enumerate(prompts):
             order = replace(self._order.preview, seed=KEEP_SEED + number)
-            text = self._data.encode_text(prompt)
-            latents = sample(self._model, text, self._empty, self._shape, order)
+            text = encode(prompt)
+            latents = sample(self._model, text, empty, self._shape, order)
             if latents is None:
                 raise_if_cancelled()
             with torch.inference_mode(False):
@@ -187,11 +190,18 @@ class TrainingRun:
         if report.validation is not None:
             view.validation.append((report.step, report.validation))
 
+    def _encoded(self, caption: str) -> Any:
+        """The conditioning of a caption, by the text encoders as they are trained now."""
+        if self._text is None:
+            return self._data.encode_text(caption)
+        with torch.inference_mode(False), torch.no_grad():
+            return self._text.encode([caption])[0]
+
     def _preview(self, step: int) -> Image.Image | None:
         pictures: list[Tensor] = []
-        for prompt in self._order.prompts:
-            text = self._data.encode_text(prompt)
-            latents = sample(self._model, text, self._empty, self._shape or (), self._order.preview)
+        texts = [self._encoded(prompt) for prompt in ("", *self._order.prompts)]
+        for text in texts[1:]:
+            latents = sample(self._model, text, texts[0], self._shape or (), self._order.preview)
             if latents is None:
                 return None
             pictures.append(self._data.decode(latents)[:1].float().cpu())
@@ -241,6 +251,7 @@ class TrainingRun:
 def _lines(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
     settings = trainer.settings
     yield f"{ended}: step {trainer.step} of {settings.steps}, rank {settings.rank}, learning rate {settings.rate:g}."
+    yield f"Trained: {trainer.trained_layers()}."
     if trainer.history:
         step, best = min(trainer.history, key=lambda entry: entry[1])
         yield f"Validation: {trainer.history[-1][1]:.1%} of the error at the start; best {best:.1%} at step {step}."
