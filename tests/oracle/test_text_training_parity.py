@@ -5,19 +5,29 @@ The reference encodes and runs every picture on its own, with its own caption, a
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+from comfy.sd import load_lora_for_models
+from comfy.utils import load_torch_file
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from lora_pack.lora_core import list_targets
+from lora_pack.lora_core.conversion import convert
 from lora_pack.lora_core.dataset import TrainSample
+from lora_pack.lora_core.key_dialects.spelling import SPELLINGS
+from lora_pack.lora_core.safetensors_writer import write_safetensors
 from lora_pack.lora_core.training import Trainer, TrainSettings
 from lora_pack.lora_core.training.objective import GAMMA
 from lora_pack.nodes.comfy_bridge import HostDenoiser, HostTextEncoder, model_names
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from .adapters import ATTENTION
+from .adapters import ATTENTION, unload
+from .comparison import TOLERANCE, apply_to_both, largest_difference
 from .tiny_clips import PARTS, TwinClip, twin_clip
 from .tiny_unets import TIME_WIDTH, TwinUNet, twin_unet
 
@@ -201,3 +211,50 @@ def test_loss_gradients_and_factors_of_text_encoders_are_those_of_peft(
     _assert_close(trainer.factors(), moved, FACTOR_TOLERANCE, against=RATE * STEPS)
     of_text = [float(up.abs().max()) for path, (_, up) in moved.items() if not path.startswith("diffusion")]
     assert max(of_text) > RATE * SHARE * STEPS / 4
+
+
+@pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
+def test_the_trained_file_acts_alike_in_every_dialect_in_the_hosts_loader_and_in_diffusers(
+    pairs: dict[str, tuple[TwinUNet, TwinClip]], family: str, loras_dir: Path
+) -> None:
+    (unet, clip), samples = pairs[family], SETS["one picture"][0]
+    names = model_names(unet.patcher, clip.clip)
+    text = HostTextEncoder(clip.clip, unet.patcher)
+    settings = replace(_settings(1), steps=3, learning_rate=0.05, alpha=None, text_encoder_lr=1.0)
+    trainer = Trainer(HostDenoiser(unet.patcher, names, keeps=False), samples, settings, text=text)
+    list(trainer.run())
+    lora = trainer.adapter("trained")
+    write_safetensors(loras_dir / "kohya.safetensors", lora.held, lora.header.metadata)
+    shapes = {f"{path}.weight": target.shape for path, target in names.layout.targets.items()}
+    for dialect in SPELLINGS.keys() - {"kohya"}:
+        convert(lora, dialect, list_targets(shapes)).write(loras_dir / f"{dialect}.safetensors")
+
+    _, applied = apply_to_both(unet.patcher, clip.clip, "kohya.safetensors")
+    wanted = clip.host_output(applied)
+    assert min(largest_difference(*pair) for pair in zip(wanted, clip.base, strict=True)) > 1e-2
+    encodings = {}
+    for dialect in SPELLINGS:
+        _, other = apply_to_both(unet.patcher, clip.clip, f"{dialect}.safetensors")
+        encodings[dialect] = clip.host_output(other)
+    tensors = load_torch_file(str(loras_dir / "kohya.safetensors"))
+    encodings["host"] = clip.host_output(load_lora_for_models(unet.patcher, clip.clip, tensors, 1.0, 1.0)[1])
+    encodings["diffusers itself"] = _by_diffusers(clip, loras_dir / "diffusers.safetensors")
+    for reader, found in encodings.items():
+        for one, other in zip(found, wanted, strict=True):
+            assert largest_difference(one, other) <= TOLERANCE, reader
+
+
+def _by_diffusers(clip: TwinClip, path: Path) -> tuple[Tensor, Tensor]:
+    found = StableDiffusionLoraLoaderMixin.lora_state_dict(
+        path.parent, weight_name=path.name, return_lora_metadata=True
+    )
+    state, metadata = found[0], found[-1]
+    try:
+        for name, model in clip.references.items():
+            StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(
+                state, None, model, prefix=name, metadata=metadata, adapter_name="one"
+            )
+        return clip.reference_output()
+    finally:
+        for model in clip.references.values():
+            unload(model)
