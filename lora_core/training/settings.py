@@ -20,7 +20,7 @@ ON, OFF = "on", "off"
 ATTENTION = re.compile(r"(?:^|[._])(?:attn\d?|attention|self_attn|cross_attn|\w+_attn)(?:$|\.)|\.(?:to_[qkv]|qkv)$")
 FEED_FORWARD = re.compile(r"(?:^|\.)(?:ff|ffn|mlp|feed_forward|\w+_mlp)\.")
 FUSED_BLOCK = re.compile(r"(?:^|\.)linear[12]$")  # attention and feed-forward in one: single blocks of Flux
-TEXT_BLOCK = re.compile(r"\.layers\.\d+\.")  # in text encoders; embeddings and projections are never trained
+TEXT_BLOCK = re.compile(r"(?:^|\.)layers\.\d+\.")  # in text encoders; embeddings and projections are never trained
 
 
 ParameterGroups = list[dict[str, Any]]  # as torch's optimisers take them
