@@ -12,7 +12,8 @@ from ..lora_core.training.settings import TARGETS, settings_of
 from .comfy_bridge import PreviewOrder
 from .loss_chart import draw_training
 from .socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
-from .training_run import Trained, TrainingRun, TrainOrder, newest_checkpoint
+from .training_files import newest_checkpoint
+from .training_run import Trained, TrainingRun, TrainOrder
 
 PREVIEWS_AT_MOST = 2  # captions that are sampled where no prompt is given
 NAMED = TrainSettings()

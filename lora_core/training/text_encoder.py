@@ -10,6 +10,8 @@ from torch import nn
 class TextEncoder(Protocol):
     """Frozen text encoders that autograd can go through; their layers are in the layout of the denoiser beside them."""
 
+    fingerprint: str | None  # equal for encoders that read captions alike; None where that can't be told
+
     def modules(self) -> dict[str, nn.Module]:
         """Path of a layer, as in the layout -> its module."""
         ...

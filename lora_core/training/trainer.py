@@ -1,5 +1,6 @@
 """One training, step by step: whoever runs it sees every step, and can end it after any of them."""
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..dataset import TrainSample
+from ..dataset.stored_values import fingerprint
 from ..errors import BadTraining, TrainingFailed
 from ..injection import Injection
 from ..lora_in_memory import LoraInMemory
@@ -28,6 +30,7 @@ from .trained_adapter import RATE_SHARE, TrainedAdapter
 from .trained_file import trained_file
 from .validation import Validation, grid, suggestion
 
+RESULTS = 1  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
 ADVICE_MEMORY = "Make the batch or the pictures smaller, or set checkpointing to 'on'."
 ADVICE_NAN = "Lower the learning rate, or raise the precision of the model. The last good state was kept."
@@ -96,7 +99,8 @@ class Trainer:
         self._flat, self._layers = self._adapter.flat, self._adapter.layers
         self._optimiser = self._adapter.optimiser()
         self._scale = LossScale(denoiser.dtype)
-        self.identity = identity_of(settings, self._targets, self._samples, self._latents)
+        models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
+        self.identity = identity_of(settings, self._targets, self._samples, self._latents, models)
         self._at_start: list[float] = []
         self._losses: list[float] = []
         self._history: list[tuple[int, float]] = []
@@ -325,6 +329,14 @@ class Trainer:
         """How many layers of which parts, such as "32 layers of unet, 48 layers of clip_l"."""
         counts = Counter(target.part for target in self._targets).items()
         return ", ".join(f"{count} layers of {part}" for part, count in counts)
+
+    def result_key(self) -> str | None:
+        """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
+        read = [self._text.fingerprint] if self._text is not None else [s.conditioning for s in self._samples]
+        texts = fingerprint([*read, self._empty] if self.settings.caption_dropout else read)
+        if texts is None or self._denoiser.fingerprint is None or (self._text and self._text.fingerprint is None):
+            return None
+        return hashlib.sha256(f"{RESULTS} {self.identity.text()} {texts}".encode()).hexdigest()
 
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""

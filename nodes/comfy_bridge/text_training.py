@@ -13,8 +13,10 @@ from comfy.sd1_clip import SDClipModel
 from torch import nn
 
 from ...lora_core.errors import BadTraining
+from .encoding import clip_settings
 from .frozen_weights import stand_ins
 from .other_forwards import OnCopy, Recomputed, other_forwards
+from .weights_digest import fingerprint_of
 
 ADVICE = "disconnect clip to train the model alone"
 
@@ -31,6 +33,7 @@ class HostTextEncoder:
         self._clip = clip
         self._denoiser = denoiser
         self._model: Any = clip.cond_stage_model
+        self.fingerprint = fingerprint_of(clip.patcher, clip_settings(clip))
 
     def modules(self) -> dict[str, nn.Module]:
         """See TextEncoder.modules."""

@@ -20,6 +20,7 @@ from ...lora_core.training import Memory
 from .frozen_weights import stand_ins
 from .model_names import ModelNames
 from .other_forwards import Recomputed, other_forwards
+from .weights_digest import fingerprint_of
 from .woven_models import compute_dtype
 
 CAPTURE = "lora_loom_training"
@@ -105,6 +106,8 @@ class HostDenoiser:
         self.objective = objective_of(self._sampling)
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
+        lineage = " ".join(kind.__qualname__ for kind in type(self._sampling).__mro__)
+        self.fingerprint = fingerprint_of(patcher, lineage)
         self._kept = KeptConditions(KEPT_BYTES if keeps else 0)
 
     def modules(self) -> dict[str, nn.Module]:

@@ -1,5 +1,6 @@
 """Training in a running ComfyUI: applied in the same run, watched, stopped, cancelled, killed, and gone on with."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -87,6 +88,21 @@ def test_what_was_trained_is_applied_in_the_same_run_and_seen_by_a_page_opened_l
     assert "striped" in said["ss_tag_frequency"]
     again = server.client.run(trained_picture_graph([concept], CAPTION, 8, {"seen": 1.0}))
     assert "seen" in again.cached
+
+
+def test_model_and_text_encoder_are_trained_and_applied_in_the_same_run(server: RunningServer) -> None:
+    _draw_shapes(server)
+    concept = _concept("both", 3, clip=["model", 1], preview_every=3, preview_prompts=CAPTION)
+    graph = trained_picture_graph([concept], CAPTION, 7, {"both": 1.0})
+    half = server.client.run(graph)
+    assert re.match(r"done: step 3 of 3.*\nTrained: \d+ layers of unet, 8 layers of clip_l\.", half.text("both"))
+    graph["both applied"]["inputs"]["clip"] = ["model", 1]
+    graph["positive"]["inputs"]["clip"] = ["both applied", 1]
+    whole = server.client.run(graph)
+    assert "both" in whole.cached
+    pictures = [server.client.picture(one.images(PICTURE_NODE)[0]) for one in (half, whole)]
+    assert pictures[0] != pictures[1]
+    assert [key for key in load_file(_loras(server) / "both.safetensors") if key.startswith("lora_te")]
 
 
 def test_stopping_keeps_the_result_and_goes_on_with_the_graph(server: RunningServer) -> None:

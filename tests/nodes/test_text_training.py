@@ -151,13 +151,27 @@ def test_what_was_trained_is_applied_to_model_and_clip_in_our_node_and_in_the_ho
     torch.testing.assert_close(picture(*hosts), changed, rtol=1e-3, atol=1e-3)
 
 
+def test_a_model_and_a_clip_that_a_lora_acts_beside_are_trained_on(train: Any, loras_dir: Path) -> None:
+    train()
+    model, clip, _ = load_demo_model(ROOT / "demo")
+    with torch.inference_mode():
+        with_lora = ApplyLora.execute(model, "trained.safetensors", 1.0, 1.0, "error", clip=clip, mode="branch").args
+    assert train(name="second", model=with_lora[0], clip=with_lora[1]).startswith("done: step 4 of 4")
+    first, second = (load_file(loras_dir / f"{name}.safetensors") for name in ("trained", "second"))
+    assert first.keys() == second.keys()
+    assert not any(torch.equal(first[key], second[key]) for key in first if key.endswith("up.weight"))
+
+
 def test_the_same_seed_gives_the_same_file_and_looking_changes_no_number(train: Any, loras_dir: Path) -> None:
     train()
-    first = loras_dir / "trained.safetensors"
+    file, first = loras_dir / "trained.safetensors", loras_dir / "first.safetensors"
+    file.rename(first)
     train()
-    assert (loras_dir / "trained_2.safetensors").read_bytes() == first.read_bytes()
+    assert file.read_bytes() == first.read_bytes()
+    assert train().startswith("done before: ")
+    file.unlink()
     train(preview_every=2, preview_prompts=PROMPT)
-    seen, unseen = load_file(loras_dir / "trained_3.safetensors"), load_file(first)
+    seen, unseen = load_file(file), load_file(first)
     assert seen.keys() == unseen.keys() and all(torch.equal(seen[key], tensor) for key, tensor in unseen.items())
 
 

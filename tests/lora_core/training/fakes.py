@@ -34,6 +34,7 @@ class FakeDenoiser:
     """Implements Denoiser without a host; counts how often it is opened and closed."""
 
     device = torch.device("cpu")
+    fingerprint: str | None = "a fake model"
 
     def __init__(
         self, objective: str = "eps", dtype: torch.dtype = torch.float32, text: "FakeTextEncoder | None" = None
@@ -116,6 +117,8 @@ class TextLayer(nn.Module):
 
 class FakeTextEncoder:
     """Implements TextEncoder without a host: says a number of its own for every letter, through two layers."""
+
+    fingerprint: str | None = "a fake text encoder"
 
     def __init__(self) -> None:
         with torch.random.fork_rng():
