@@ -76,6 +76,7 @@ class TrainingRun:
         self._text = None if clip is None else HostTextEncoder(clip, model)
         self._view = BOARD.begin(node, order.settings.steps)
         self._show = step_bar(order.settings.steps)
+        self._trained_models: list[HostTextEncoder | HostDenoiser] = []
         self._key: str | None = None  # see Trainer.result_key
         self._seconds: list[float] = []
         self._previews: list[Tensor] = []
@@ -103,6 +104,7 @@ class TrainingRun:
 
     def _trainer(self) -> Trainer:
         denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
+        self._trained_models = [part for part in (self._text, denoiser) if part is not None]
         samples = [*self._data.samples, *self._kept_as_is()]
         empty = self._data.encode_text("")
         trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
@@ -177,6 +179,8 @@ class TrainingRun:
                 picture = None
                 if every and (report.step % every == 0 or report.step == report.steps):
                     picture = self._preview(report.step)
+                    for part in self._trained_models:
+                        part.settle()
                 self._show(report.step, picture)
                 BOARD.send(self._view, at_once=picture is not None or report.step == 0)
                 if is_cancelled():

@@ -11,25 +11,6 @@ from torch import Tensor, nn
 from ...lora_core.errors import BadTraining
 
 
-@contextmanager
-def stand_ins(module: nn.Module) -> Generator[None]:
-    """Weights that a node loaded are inference tensors, which autograd refuses to keep; inside, views of the same
-    memory stand in their place, no weight has a gradient, and the module computes as it does when it is not trained.
-
-    Raises BadTraining for weights of a kind that there are no views of.
-    """
-    with ExitStack() as held:
-        held.callback(_put_back, _stand_in(module))
-        held.callback(_set_modes, [(one, one.training) for one in module.modules()])
-        module.eval()
-        yield
-
-
-def _set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    for module, training in modes:
-        module.training = training
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _StandIn:
     """What stands in the place of a tensor of a module."""
@@ -39,6 +20,56 @@ class _StandIn:
     found: Tensor
     replacement: Tensor
     needed_gradient: bool
+
+    def settle(self) -> None:
+        """If the host has moved the module's tensor meanwhile: one that autograd may keep again, and one memory.
+
+        Moving changes what a parameter holds, but puts another buffer in the place of a buffer.
+        """
+        current = self.held.get(self.name)
+        if current is not self.replacement:
+            if isinstance(current, Tensor) and current.is_inference():
+                self.held[self.name] = current.clone()
+            return
+        if self.replacement.is_inference():
+            self.replacement.data = self.replacement.data.clone()
+        if self.replacement is not self.found and self.replacement.data_ptr() != self.found.data_ptr():
+            self.found.data = self.replacement.data
+
+
+class StandIns:
+    """All that stand in a module."""
+
+    def __init__(self, made: Sequence[_StandIn]) -> None:
+        self._made = made
+
+    def settle(self) -> None:
+        """Call it when others have used the module: the host may have moved it to another device and back."""
+        with torch.inference_mode(False):
+            for one in self._made:
+                one.settle()
+
+
+@contextmanager
+def stand_ins(module: nn.Module) -> Generator[StandIns]:
+    """Weights that a node loaded are inference tensors, which autograd refuses to keep; inside, views of the same
+    memory stand in their place, no weight has a gradient, and the module computes as it does when it is not trained.
+
+    Raises BadTraining for weights of a kind that there are no views of.
+    """
+    with ExitStack() as held:
+        made = _stand_in(module)
+        held.callback(_put_back, made)
+        held.callback(_set_modes, [(one, one.training) for one in module.modules()])
+        module.eval()
+        found = StandIns(made)
+        held.callback(found.settle)
+        yield found
+
+
+def _set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training
 
 
 def _stand_in(model: nn.Module) -> list[_StandIn]:

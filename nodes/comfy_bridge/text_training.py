@@ -14,7 +14,7 @@ from torch import nn
 
 from ...lora_core.errors import BadTraining
 from .encoding import clip_settings
-from .frozen_weights import stand_ins
+from .frozen_weights import StandIns, stand_ins
 from .other_forwards import OnCopy, Recomputed, other_forwards
 from .weights_digest import fingerprint_of
 
@@ -33,6 +33,7 @@ class HostTextEncoder:
         self._clip = clip
         self._denoiser = denoiser
         self._model: Any = clip.cond_stage_model
+        self._weights = StandIns([])
         self.fingerprint = fingerprint_of(clip.patcher, clip_settings(clip))
 
     def modules(self) -> dict[str, nn.Module]:
@@ -43,14 +44,23 @@ class HostTextEncoder:
     def frozen(self) -> Generator[None]:
         """See TextEncoder.frozen. The host's layers add to their input in place (comfy/clip_model.py), which a norm
         keeps for its backward pass; meanwhile it keeps a copy."""
-        both = [self._clip.patcher, self._denoiser]  # at once, so that neither makes room for the other
-        comfy.model_management.load_models_gpu(both, force_full_load=True)
+        self._load()
         norms = [module for module in self._model.modules() if isinstance(module, nn.LayerNorm)]
         with ExitStack() as held:
             held.callback(self._model.reset_clip_options)
-            held.enter_context(stand_ins(self._model))
+            self._weights = held.enter_context(stand_ins(self._model))
             held.enter_context(other_forwards(norms, OnCopy))
             yield
+
+    def settle(self) -> None:
+        """Call it inside of `frozen` when others have used the models, which the host may have moved away for them."""
+        with torch.inference_mode(False):
+            self._load()
+            self._weights.settle()
+
+    def _load(self) -> None:
+        both = [self._clip.patcher, self._denoiser]  # at once, so that neither makes room for the other
+        comfy.model_management.load_models_gpu(both, force_full_load=True)
 
     def encode(self, captions: Sequence[str]) -> list[Any]:
         """See TextEncoder.encode; as the host's CLIP.encode_from_tokens_scheduled, which would load models anew."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...lora_core.dataset import TrainSample
 from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
-from .frozen_weights import stand_ins
+from .frozen_weights import StandIns, stand_ins
 from .model_names import ModelNames
 from .other_forwards import Recomputed, other_forwards
 from .weights_digest import fingerprint_of
@@ -106,6 +106,7 @@ class HostDenoiser:
         self.objective = objective_of(self._sampling)
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
+        self._weights = StandIns([])
         lineage = " ".join(kind.__qualname__ for kind in type(self._sampling).__mro__)
         self.fingerprint = fingerprint_of(patcher, lineage)
         self._kept = KeptConditions(KEPT_BYTES if keeps else 0)
@@ -117,11 +118,20 @@ class HostDenoiser:
     @contextmanager
     def frozen(self) -> Generator[None]:
         """See Denoiser.frozen."""
-        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
+        self._load()
         with ExitStack() as held:
             held.callback(self._kept.forget)
-            held.enter_context(stand_ins(self._model))
+            self._weights = held.enter_context(stand_ins(self._model))
             yield
+
+    def settle(self) -> None:
+        """Call it inside of `frozen` when others have used the model, which the host may have moved away for them."""
+        with torch.inference_mode(False):
+            self._load()
+            self._weights.settle()
+
+    def _load(self) -> None:
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
 
     def scaled(self, latent: Tensor) -> Tensor:
         """See Denoiser.scaled."""

@@ -79,12 +79,12 @@ def train(
 
     def execute(name: str = "trained", **asked: Any) -> str:
         inputs: dict[str, Any] = {
-            "clip": demo[1], "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "learning_rate": 0.02,
-            "targets": "attention", "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "",
-            "settings": OTHERS,
+            "model": demo[0], "clip": demo[1], "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "seed": 1,
+            "learning_rate": 0.02, "targets": "attention", "filename": name, "preview_every": 0,
+            "preview_prompts": "", "settings": OTHERS,
         }  # fmt: skip
         with torch.inference_mode():
-            return TrainLora.execute(model=demo[0], **inputs | asked).args[3]
+            return TrainLora.execute(**inputs | asked).args[3]
 
     return execute
 
@@ -99,9 +99,11 @@ def model_and_clip_are_left_alone(demo: tuple[Any, Any, Any]) -> Iterator[None]:
 
 
 def _state(inner: nn.Module) -> State:
+    """Of every parameter which object it is, and of it and every buffer what it holds."""
     modes = {name: module.training for name, module in inner.named_modules()}
+    objects = {name: id(parameter) for name, parameter in inner.named_parameters()}
     named = [*inner.named_parameters(), *inner.named_buffers()]
-    return {n: (id(t), t.requires_grad, modes[n.rpartition(".")[0]], t.detach().clone()) for n, t in named}
+    return {n: (objects.get(n, 0), t.requires_grad, modes[n.rpartition(".")[0]], t.detach().clone()) for n, t in named}
 
 
 def _assert_same(inner: nn.Module, before: State) -> None:
@@ -306,6 +308,31 @@ def test_weights_of_inference_mode_train_as_others_do_and_are_put_back(
         _assert_same(inference_clip.cond_stage_model, before)
     assert inside.losses == plain.losses
     assert torch.equal(inside.checkpoint().factors, plain.checkpoint().factors)
+
+
+def test_models_that_the_host_moves_for_a_preview_train_on_and_are_whole_after(
+    train: Any, inference_clip: Any, loras_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device without room for all: what is moved in inference mode is of a kind that autograd refuses."""
+    model = load_demo_model(ROOT / "demo")[0]
+    inners = [model.model, inference_clip.cond_stage_model]
+    before = [_state(inner) for inner in inners]
+    moved: list[bool] = []
+
+    def move(*_: Any) -> None:
+        for inner in inners:
+            inner._apply(lambda tensor: tensor.clone())
+        moved.append(all(parameter.is_inference() for parameter in inners[1].parameters()))
+
+    train(name="still")
+    with monkeypatch.context() as moving:
+        moving.setattr(training_run.TrainingRun, "_preview", move)
+        train(name="moved", model=model, clip=inference_clip, preview_every=1)
+    assert moved == [True] * (STEPS + 1)
+    for inner, found in zip(inners, before, strict=True):
+        _assert_same(inner, found)
+    still, other = (load_file(loras_dir / f"{name}.safetensors") for name in ("still", "moved"))
+    assert all(torch.equal(still[key], other[key]) for key in still)
 
 
 def test_the_rate_of_the_text_encoder_is_its_own(demo: tuple[Any, Any, Any], data: TrainingSet) -> None:

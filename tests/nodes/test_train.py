@@ -82,7 +82,8 @@ def train(
     def execute(name: str = "trained", **asked: Any) -> tuple[Any, Tensor, Tensor, str]:
         inputs: dict[str, Any] = {
             "model": demo[0], "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "learning_rate": 0.01,
-            "targets": "attention", "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "", "settings": OTHERS,
+            "targets": "attention", "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "",
+            "settings": OTHERS,
         }  # fmt: skip
         with torch.inference_mode():
             return TrainLora.execute(**inputs | asked).args
