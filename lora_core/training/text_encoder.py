@@ -23,7 +23,3 @@ class TextEncoder(Protocol):
     def encode(self, captions: Sequence[str]) -> list[Any]:
         """A conditioning for each caption, as a sample has it; differentiable. Only inside of `frozen`."""
         ...
-
-    def checkpointed(self) -> AbstractContextManager[None]:
-        """Inside: the encoders' blocks recompute their activations in the backward pass."""
-        ...

@@ -126,8 +126,7 @@ class Trainer:
             held.callback(injection.detach)
             injection.attach({modules[path]: layer for path, layer in self._layers.items()}, self)
             if self._should_checkpoint():
-                for part in parts:
-                    held.enter_context(part.checkpointed())
+                held.enter_context(self._denoiser.checkpointed())
             if not self._at_start:
                 self._at_start = self._errors()
                 self._history = [(0, 1.0)]

@@ -42,14 +42,20 @@ class HostTextEncoder:
 
     @contextmanager
     def frozen(self) -> Generator[None]:
-        """See TextEncoder.frozen. The host's layers add to their input in place (comfy/clip_model.py), which a norm
-        keeps for its backward pass; meanwhile it keeps a copy."""
+        """See TextEncoder.frozen.
+
+        The host's layers add to their input in place (comfy/clip_model.py), which a norm keeps for its backward pass;
+        meanwhile it keeps a copy. They cast every weight to float32, which a linear layer would keep for each caption:
+        4 bytes per weight. So layers are always computed again; next to a step of the denoiser that costs little.
+        """
         self._load()
         norms = [module for module in self._model.modules() if isinstance(module, nn.LayerNorm)]
+        layers = [module for module in self._model.modules() if isinstance(module, CLIPLayer)]
         with ExitStack() as held:
             held.callback(self._model.reset_clip_options)
             self._weights = held.enter_context(stand_ins(self._model))
             held.enter_context(other_forwards(norms, OnCopy))
+            held.enter_context(other_forwards(layers, lambda forward: Recomputed(OnCopy(forward))))
             yield
 
     def settle(self) -> None:
@@ -78,13 +84,6 @@ class HostTextEncoder:
         """The conditioning of a caption outside of `frozen`, without a gradient: as the host encodes it."""
         with torch.no_grad():
             return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(caption))
-
-    @contextmanager
-    def checkpointed(self) -> Generator[None]:
-        """See TextEncoder.checkpointed; what a layer is computed again from is a copy too."""
-        layers = [module for module in self._model.modules() if isinstance(module, CLIPLayer)]
-        with other_forwards(layers, lambda forward: Recomputed(OnCopy(forward))):
-            yield
 
 
 def check_trainable(clip: CLIP) -> None:

@@ -151,10 +151,6 @@ class FakeTextEncoder:
             x = layer(x)
         return list(x)
 
-    @contextmanager
-    def checkpointed(self) -> Iterator[None]:
-        yield
-
 
 def pictures(*shapes: tuple[int, int], repeats: int = 1, keep: bool = False) -> list[TrainSample]:
     rng = torch.Generator().manual_seed(12 if keep else 11)
