@@ -105,8 +105,10 @@ class TrainingRun:
     def _trainer(self) -> Trainer:
         denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
         self._trained_models = [part for part in (self._text, denoiser) if part is not None]
-        samples = [*self._data.samples, *self._kept_as_is()]
         empty = self._data.encode_text("")
+        if self._text is not None:
+            self._text.check_fits(empty)
+        samples = [*self._data.samples, *self._kept_as_is()]
         trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
         trainer.checkpoint_path = checkpoint_path(self._order.name, trainer.identity.short())
         deleted = delete_old_checkpoints(trainer.checkpoint_path)

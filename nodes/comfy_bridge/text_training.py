@@ -80,10 +80,22 @@ class HostTextEncoder:
         text, pooled, *extra = self._model.encode_token_weights(self._clip.tokenize(caption))
         return [[text, {"pooled_output": pooled, **(extra[0] if extra else {})}]]
 
+    def check_fits(self, conditioning: Any) -> None:
+        """Raises BadTraining where this CLIP says another kind of thing than a conditioning of the dataset is."""
+        ours, theirs = _widths(self.untrained("")), _widths(conditioning)
+        if ours != theirs:
+            what = f"clip gives {ours} numbers for a token (and pooled), but the captions of the dataset have {theirs}"
+            raise BadTraining([f"{what}; connect the CLIP that made the dataset, or {ADVICE}"])
+
     def untrained(self, caption: str) -> Any:
         """The conditioning of a caption outside of `frozen`, without a gradient: as the host encodes it."""
         with torch.no_grad():
             return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(caption))
+
+
+def _widths(conditioning: Any) -> tuple[int | None, ...]:
+    text, options = conditioning[0]
+    return tuple(None if one is None else int(one.shape[-1]) for one in (text, options.get("pooled_output")))
 
 
 def check_trainable(clip: CLIP) -> None:

@@ -358,6 +358,16 @@ def test_targets_choose_among_the_layers_of_the_text_encoder(
     assert trainer.trained_layers().endswith(f", {layers} layers of clip_l")
 
 
+def test_a_clip_of_another_kind_than_that_of_the_dataset_is_told(train: Any, data: TrainingSet) -> None:
+    wide = [[torch.zeros(1, 7, 768), {"pooled_output": torch.zeros(1, 1280)}]]
+    other = replace(data, encode_text=lambda caption: wide)
+    words = (
+        r"clip gives \(64, 64\) numbers .* of the dataset have \(768, 1280\); connect the CLIP that made the dataset"
+    )
+    with pytest.raises(BadTraining, match=words):
+        train(dataset=other)
+
+
 def test_text_encoders_that_cant_be_trained_are_named() -> None:
     model = SD3ClipModel(clip_l=True, clip_g=False, t5=True, dtype_t5=torch.float32, device=torch.device("meta"))
     words = r"of text encoders, CLIP alone can be trained, not t5xxl \(T5\); disconnect clip"
