@@ -1,15 +1,14 @@
-"""One training step: ours against ComfyUI's TrainLoraNode and a plain PEFT loop on the same UNet.
+"""Training: ours against ComfyUI's TrainLoraNode and a plain PEFT loop on the same UNet.
 
-Seconds per step, medians of the steps after the first. The host's node tells no times, so its step is a third of
-what three steps more take. PEFT: LoraConfig on the same attention layers, AdamW over its parameters, the pictures of a
-batch in one forward. All on random weights, float32, attention layers of rank 16 (the host's node trains every layer).
+"step": seconds per step, medians of the steps after the first, and the peak of memory beyond the loaded model, which
+every side has in a process of its own. The host's node tells no times, so its step is what one step more takes. PEFT:
+LoraConfig on the same attention layers, AdamW over its parameters, the pictures of a batch in one forward. Random
+weights, float32, attention layers of rank 16 (the host's node trains every layer). "target": see _train_target.
 """
 
 import argparse
-import copy
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +17,74 @@ import torch
 from ._host import start_host
 from ._measure import Row, write_rows
 from ._models import SD15
+from ._train_sides import Plan, host_steps, in_own_process, our_steps, peft_steps
+from ._train_target import target_rows
 
 RANK = 16
-STEPS = 4  # measured, after one that is not
-HOST_STEPS = (1, 4)
+RATE = 1e-4
 TOKENS = 77
-ATTENTION = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
+TARGET = "target"
 SMALL: Mapping[str, Any] = dict(SD15) | {
     "model_channels": 64, "num_res_blocks": [1, 1, 1], "channel_mult": [1, 2, 4], "transformer_depth": [1, 1, 1],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1], "num_heads": 4,
 }  # fmt: skip
-MODELS: Mapping[str, tuple[Mapping[str, Any], int]] = {  # name -> configuration, side of the latent
-    "small UNet": (SMALL, 32),
-    "SD1.5": (SD15, 32),
-}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to train."""
+
+    config: Mapping[str, Any]
+    side: int  # of the latent
+    steps: int  # measured
+
+
+SUBJECTS = {"small UNet": Subject(SMALL, 32, 4), "SD1.5": Subject(SD15, 32, 2)}
 BATCHES = (1, 4)
 
 
 def main() -> None:
-    """Print the table in Markdown."""
+    """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file for the rows")
-    parser.add_argument("--only", choices=list(MODELS), help="one of the models")
+    parser.add_argument("--only", choices=[*SUBJECTS, TARGET], help="one of the models, or the way to a target")
     options = parser.parse_args()
-    host = start_host()
+    torch.set_num_threads(1)  # a process that is forked can't use the threads of its parent
+    print(f"ComfyUI: {start_host()}")
     rows: list[Row] = []
-    print(f"ComfyUI: {host}\n| UNet, batch | ours | PEFT | host, checkpointing | host |\n|---|---:|---:|---:|---:|")
-    for name, (config, side) in MODELS.items():
-        if options.only not in (None, name):
-            continue
-        model = _model(config)
-        count = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
-        for batch in BATCHES:
-            data = _data(batch, side, int(config["context_dim"]))
-            sides: dict[str, Callable[[], float]] = {
-                "ours": lambda model=model, data=data: _ours(model, data),
-                "PEFT": lambda model=model, data=data: _peft(model, data),
-                "host, checkpointing": lambda model=model, data=data: _host_node(model, data, checkpointing=True),
-                "host": lambda model=model, data=data: _host_node(model, data, checkpointing=False),
-            }
-            seconds = {side: run() for side, run in sides.items()}
-            case = f"{name} ({count:.1f} M parameters), batch {batch}"
-            print(f"| {case} | " + " | ".join(f"{value:.3f}" for value in seconds.values()) + " |", flush=True)
-            ours = seconds.pop("ours")
-            rows += [Row(f"{case}, step", ours, peer, who, peer / ours, "s") for who, peer in seconds.items()]
+    chosen = {name: subject for name, subject in SUBJECTS.items() if options.only in (None, name)}
+    if chosen:
+        print("| UNet, batch | ours | PEFT | host, checkpointing | host |\n|---|---:|---:|---:|---:|")
+    for name, subject in chosen.items():
+        rows += step_rows(name, subject)
+    if options.only in (None, TARGET):
+        rows += target_rows()
     write_rows(options.json, rows)
+
+
+def step_rows(name: str, subject: Subject) -> list[Row]:
+    """One model's steps, at every batch."""
+    model = _model(subject.config)
+    count = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
+    rows: list[Row] = []
+    plan = Plan(subject.steps, RANK, RATE)
+    for batch in BATCHES:
+        data = _data(batch, subject.side, int(subject.config["context_dim"]))
+        sides: dict[str, Callable[[], float]] = {
+            "ours": lambda data=data: our_steps(model, data, plan),
+            "PEFT": lambda data=data: peft_steps(model, data, plan),
+            "host, checkpointing": lambda data=data: host_steps(model, data, plan, checkpointing=True),
+            "host": lambda data=data: host_steps(model, data, plan, checkpointing=False),
+        }
+        costs = {side: in_own_process(run) for side, run in sides.items()}
+        case = f"{name} ({count:.1f} M parameters), batch {batch}"
+        cells = [f"{seconds:.3f} s, {peak:.0f} MB" for seconds, peak in costs.values()]
+        print(f"| {case} | " + " | ".join(cells) + " |", flush=True)
+        ours, our_peak = costs.pop("ours")
+        for who, (seconds, peak) in costs.items():
+            rows.append(Row(f"{case}, step", ours, seconds, who, seconds / ours, "s"))
+            rows.append(Row(f"{case}, peak memory", our_peak, peak, who, peak / our_peak, "MB"))
+    return rows
 
 
 def _model(config: Mapping[str, Any]) -> Any:
@@ -99,68 +121,6 @@ def _data(count: int, side: int, width: int) -> Sequence[Any]:
         )
         for number in range(count)
     ]
-
-
-def _ours(model: Any, data: Sequence[Any]) -> float:
-    from lora_pack.lora_core.training import Trainer, TrainSettings
-    from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
-
-    settings = TrainSettings(
-        steps=STEPS + 1, batch=len(data), rank=RANK, validate_every=0, save_every=0, checkpointing="off"
-    )
-    trainer = Trainer(HostDenoiser(model, model_names(model, None)), data, settings)
-    return statistics.median([report.seconds for report in trainer.run() if report.step > 1])
-
-
-def _peft(model: Any, data: Sequence[Any]) -> float:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    unet = copy.deepcopy(model.model.diffusion_model)
-    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=ATTENTION), unet)
-    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-4)
-    latents = torch.stack([sample.latent for sample in data])
-    texts = torch.cat([sample.conditioning[0][0] for sample in data])
-    seconds: list[float] = []
-    for _ in range(STEPS + 1):
-        started = time.perf_counter()
-        noise, times = torch.randn_like(latents), torch.randint(0, 1000, (len(data),)).float()
-        torch.autograd.backward((unet(latents + noise, times, context=texts) - noise).square().mean())
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def _host_node(model: Any, data: Sequence[Any], *, checkpointing: bool) -> float:
-    from comfy_extras.nodes_train import TrainLoraNode
-
-    batch, data = len(data), [*data, *data]  # with one picture alone, the node of ComfyUI 0.3.75 fails
-    inputs: dict[str, Any] = {
-        "model": [model],
-        "latents": [{"samples": sample.latent[None].clone()} for sample in data],
-        "positive": [sample.conditioning for sample in data],
-        "batch_size": [batch],
-        "grad_accumulation_steps": [1],
-        "learning_rate": [1e-4],
-        "rank": [RANK],
-        "optimizer": ["AdamW"],
-        "loss_function": ["MSE"],
-        "seed": [0],
-        "training_dtype": ["fp32"],
-        "lora_dtype": ["fp32"],
-        "algorithm": ["LoRA"],
-        "gradient_checkpointing": [checkpointing],
-        "existing_lora": ["[None]"],
-    }
-    seconds: list[float] = []
-    for steps in HOST_STEPS:
-        started = time.perf_counter()
-        with torch.inference_mode(False):
-            TrainLoraNode.execute(**inputs, steps=[steps])
-        seconds.append(time.perf_counter() - started)
-    return (seconds[1] - seconds[0]) / (HOST_STEPS[1] - HOST_STEPS[0])
 
 
 if __name__ == "__main__":

@@ -195,10 +195,10 @@ class Trainer:
         wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
         noisy, target = self._objective.noisy(latents, noise, wide), self._objective.target(latents, noise, wide)
         samples = [self._samples[number] for number in batch.numbers]
-        kept = torch.tensor([sample.keep for sample in samples], device=device)
-        if bool(kept.any()):
-            own = self._untrained_output(samples, batch.dropped, noisy, sigmas)
-            target = torch.where(kept.reshape(wide.shape), own.to(target.dtype), target)
+        kept = [place for place, sample in enumerate(samples) if sample.keep]
+        if kept:
+            own = self._untrained_output(kept, samples, batch.dropped, noisy, sigmas)
+            target = target.to(noisy.dtype).index_copy(0, *own)
         conditions = self._conditions(samples, batch.dropped, latents.shape)
         output = self._denoiser.predict(noisy, sigmas, conditions)
         weights = WEIGHTINGS[self.settings.weighting](self._objective, sigmas)
@@ -213,11 +213,22 @@ class Trainer:
         return self._denoiser.conditions(samples, texts, shape)
 
     def _untrained_output(
-        self, samples: Sequence[TrainSample], dropped: Sequence[bool], noisy: Tensor, sigmas: Tensor
-    ) -> Tensor:
-        """What the model says without its adapter, of captions that its text encoders read without theirs."""
+        self,
+        places: Sequence[int],
+        samples: Sequence[TrainSample],
+        dropped: Sequence[bool],
+        noisy: Tensor,
+        sigmas: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the model says without its adapter at these places of a batch: their indices, and [places, ...].
+
+        The captions are then those that text encoders read without theirs.
+        """
+        index = torch.tensor(places, device=noisy.device)
+        own, gone = [samples[place] for place in places], [dropped[place] for place in places]
         with self._adapter.switched_off(), torch.no_grad():
-            return self._denoiser.predict(noisy, sigmas, self._conditions(samples, dropped, noisy.shape))
+            conditions = self._conditions(own, gone, noisy[index].shape)
+            return index, self._denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
 
     def _validate(self) -> float | None:
         every = self.settings.validate_every
