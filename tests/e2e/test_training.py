@@ -123,7 +123,8 @@ def test_stopping_keeps_the_result_and_goes_on_with_the_graph(server: RunningSer
 
 def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningServer) -> None:
     server = own_server
-    unbroken = _concept("unbroken", 12)
+    clip = ["model", 1]  # the text encoder is trained too
+    unbroken = _concept("unbroken", 12, clip=clip)
     server.client.run(training_graph([unbroken]))
     expected = load_file(_loras(server) / "unbroken.safetensors")
 
@@ -138,13 +139,16 @@ def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningSe
     assert view["state"] == "cancelled", view
     assert (_loras(server) / f"cancelled_step{step}.safetensors").is_file()
 
-    server.client.queue(training_graph([_concept("killed", 12)]))
+    killed = _concept("killed", 12, clip=clip)
+    server.client.queue(training_graph([killed]))
     _until(lambda: (_view(server, "killed") or {}).get("step", 0) >= 5)
     server.process.kill()
     server.process.wait()
     with running_server(server.settings) as second:
-        report = second.client.run(training_graph([_concept("killed", 12)])).text("killed")
+        report = second.client.run(training_graph([killed])).text("killed")
+        again = second.client.run(training_graph([unbroken])).text("unbroken")
     assert "goes on from step" in report
+    assert again.startswith("done before: unbroken.safetensors")
     found = load_file(_loras(server) / "killed.safetensors")
     assert found.keys() == expected.keys()
     assert all((found[key] == expected[key]).all() for key in found)
