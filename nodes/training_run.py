@@ -128,6 +128,8 @@ class TrainingRun:
         found = None if self._key is None else finished_file(self._order.name, self._key)
         if found is None:
             return None
+        if trainer.checkpoint_path is not None:
+            trainer.checkpoint_path.unlink(missing_ok=True)  # nobody goes on from it any more
         (file, curves), view = found, self._view
         view.step, view.file = view.steps, listed_name(file.identity.path)
         view.losses, view.validation = list(curves.losses), list(curves.validation)
