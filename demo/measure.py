@@ -1,6 +1,7 @@
 """Measures how often the demo shows what its captions ask for: the model alone, with each LoRA, with both.
 
-Sampled by the host, judged by judge.py, at fixed captions and seeds. It first measures the judge itself.
+Sampled by the host, judged by judge.py, at fixed captions and seeds. It first measures the judge itself. --trained:
+what `python dev.py demo` has trained is measured instead, read by the host's own loader.
 """
 
 import argparse
@@ -9,11 +10,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import host_process
 import torch
 from judge import Verdict, judge
 from pictures import BASE_SHAPES, NEW_SHAPE, SHAPES, SOLID, STRIPED, Picture, all_pictures, draw, random_pictures
+
+if TYPE_CHECKING:  # the host can only be imported once the command line has said where it is
+    from sampling import Loaded
 
 FIRST_SEED = 1000
 STYLE, SHAPE = "demo_style_striped.safetensors", "demo_shape_star.safetensors"
@@ -24,6 +29,7 @@ class Case:
     name: str
     strengths: Mapping[str, float]  # LoRA file -> strength
     shapes: Sequence[str]  # asked for in the captions
+    word: str = ""  # in front of every caption
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,16 @@ CASES = (
     Case("style 1.0 + shape 1.0, asked for base shapes", {STYLE: 1.0, SHAPE: 1.0}, BASE_SHAPES),
 )
 
+TRAINED_STYLE, TRAINED_SHAPE = "trained_style.safetensors", "trained_star.safetensors"
+TRAINED_CASES = (
+    Case("base, asked for striped shapes", {}, BASE_SHAPES, word=STRIPED),
+    Case("trained style, asked for striped shapes", {TRAINED_STYLE: 1.0}, BASE_SHAPES, word=STRIPED),
+    Case("trained style, asked for base shapes", {TRAINED_STYLE: 1.0}, BASE_SHAPES),
+    Case("base, asked for stars", {}, (NEW_SHAPE,)),
+    Case("trained star, asked for stars", {TRAINED_SHAPE: 1.0}, (NEW_SHAPE,)),
+    Case("trained star, asked for base shapes", {TRAINED_SHAPE: 1.0}, BASE_SHAPES),
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,33 +78,53 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=host_process.DEMO, help="the demo folder (default: this one)")
     parser.add_argument("--seeds", type=int, default=1, help="pictures per caption of base shapes (default: 1)")
     parser.add_argument("--base-only", action="store_true", help="only the model, no LoRA")
+    parser.add_argument(
+        "--trained", type=Path, metavar="FOLDER", help=f"measure {TRAINED_STYLE} and {TRAINED_SHAPE} in it instead"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     arguments = parser.parse_args()
     host_process.enter(arguments.host)
     print(HEADER)
-    rows = [show(row) for row in judge_rows()]
-    rows += measure(arguments.demo, CASES[:2] if arguments.base_only else CASES, arguments.seeds)
+    if arguments.trained:
+        rows = measure_trained(arguments.demo, arguments.trained, arguments.seeds)
+    else:
+        rows = [show(row) for row in judge_rows()]
+        cases = CASES[:2] if arguments.base_only else CASES
+        rows += measure(arguments.demo, arguments.demo / "loras", cases, arguments.seeds)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
-def measure(demo: Path, cases: Sequence[Case], seeds: int) -> list[Row]:
+def measure(demo: Path, loras: Path, cases: Sequence[Case], seeds: int) -> list[Row]:
     from sampling import Loaded
 
-    base, rows = Loaded.from_folder(demo), []
-    for case in cases:
-        loaded = base.with_loras({demo / "loras" / file: strength for file, strength in case.strengths.items()})
-        kinds = all_pictures(case.shapes)
-        per_caption = max(seeds, seeds * len(BASE_SHAPES) // len(case.shapes))
-        start = time.monotonic()
-        with torch.inference_mode():
-            made = [
-                loaded.pictures(kind.caption, range(FIRST_SEED + per_caption * n, FIRST_SEED + per_caption * (n + 1)))
-                for n, kind in enumerate(kinds)
-            ]
-        asked = [kind for kind in kinds for _ in range(per_caption)]
-        rows.append(show(row_of(case.name, torch.cat(made), asked), time.monotonic() - start))
-    return rows
+    base = Loaded.from_folder(demo)
+    return [measure_case(case, base.with_loras(_files(case, loras)), seeds) for case in cases]
+
+
+def measure_trained(demo: Path, loras: Path, seeds: int) -> list[Row]:
+    from sampling import Loaded
+
+    base = Loaded.from_folder(demo)
+    return [measure_case(case, base.with_trained(_files(case, loras)), seeds) for case in TRAINED_CASES]
+
+
+def _files(case: Case, folder: Path) -> dict[Path, float]:
+    return {folder / file: strength for file, strength in case.strengths.items()}
+
+
+def measure_case(case: Case, loaded: "Loaded", seeds: int) -> Row:
+    kinds = all_pictures(case.shapes)
+    per_caption = max(seeds, seeds * len(BASE_SHAPES) // len(case.shapes))
+    start = time.monotonic()
+    made: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for number, kind in enumerate(kinds):
+            first = FIRST_SEED + per_caption * number
+            caption = f"{case.word} {kind.caption}".strip()
+            made.append(loaded.pictures(caption, range(first, first + per_caption)))
+    asked = [kind for kind in kinds for _ in range(per_caption)]
+    return show(row_of(case.name, torch.cat(made), asked), time.monotonic() - start)
 
 
 def judge_rows() -> list[Row]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import comfy.sample
 import comfy.sd
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from lora_loom_demo.demo_model import load_demo_model
@@ -39,6 +40,14 @@ class Loaded:
             patches = host_patches(file, model)
             model.add_patches(patches.unet, strength)
             clip.add_patches(patches.text_encoder, strength)
+        return Loaded(model, clip, self.vae)
+
+    def with_trained(self, strengths: Mapping[Path, float]) -> "Loaded":
+        """With LoRAs that were trained in a graph, read by the host's own loader."""
+        model, clip = self.model, self.clip
+        for file, strength in strengths.items():
+            tensors = comfy.utils.load_torch_file(str(file), safe_load=True)
+            model, clip = comfy.sd.load_lora_for_models(model, clip, tensors, strength, strength)
         return Loaded(model, clip, self.vae)
 
     def pictures(self, caption: str, seeds: Sequence[int], cfg: float = CFG, steps: int = STEPS) -> Tensor:

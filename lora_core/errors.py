@@ -12,6 +12,9 @@ LoraError
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
 |-- LayerGone              a layer that adapters stand beside is no longer in the model
 |-- WeaveTooLarge          memory ran out while the matrices beside the layers were made or moved
+|-- NotPerImage            images of a batch can't have strengths of their own as asked
+|-- NotOverSteps           some layers, or a merge, can't have a strength that changes
+|-- BadSchedule            a strength's curve over the steps has points that can't be read
 |-- NotConvertible         some layers can't be said in another dialect
 |-- DifferentFamilies      files to be put together were made for different model families
 |-- NotMergeable           some layers can't be merged, resized, extracted or baked as asked
@@ -134,6 +137,39 @@ class WeaveTooLarge(LoraError, torch.OutOfMemoryError):
             f"{size / 1e6:.0f} MB. The model is as it was; run again with mode 'merge', with fewer files or with files "
             f"of a lower rank."
         )
+
+
+class NotPerImage(LoraError):
+    """Images of one batch can't have strengths of their own. `samples` is how many there are strengths for."""
+
+    def __init__(self, samples: int, found: tuple[int, ...] | int) -> None:
+        self.samples = samples
+        self.found = found
+        if isinstance(found, int):
+            why = f"the batch has {found} images. Make the latent's batch size {samples}"
+        else:
+            why = (
+                f"a layer of this model sees {list(found)}, whose first number is no multiple of it. Run the strengths "
+                f"one after the other"
+            )
+        super().__init__(f"strengths for {samples} images were given, but {why}.")
+
+
+class NotOverSteps(LoraError):
+    """A strength that changes over the steps or the images was asked for where it can't be; lists why."""
+
+    def __init__(self, file: str, reasons: Sequence[str], advice: str) -> None:
+        self.file = file
+        self.reasons = tuple(reasons)
+        super().__init__(f"{file}: the strength can't change over steps or images: {listed(self.reasons)}. {advice}")
+
+
+class BadSchedule(LoraError):
+    """Points of a schedule that can't be read; lists all of them."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"the schedule can't be read: {listed(self.reasons)}")
 
 
 class NotConvertible(LoraError):

@@ -19,7 +19,10 @@ from . import (
     plot_lora,
     resize_lora,
     save_lora,
+    schedule_node,
     similarity,
+    sweep,
+    sweep_grid,
     train_lora,
     train_settings,
 )
@@ -44,6 +47,9 @@ NODES: list[type[io.ComfyNode]] = [
     *bake_lora.NODES,
     *similarity.NODES,
     *plot_lora.NODES,
+    *schedule_node.NODES,
+    *sweep.NODES,
+    *sweep_grid.NODES,
 ]
 
 

@@ -5,9 +5,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lora_core import LoraFile
-from ..lora_core.weave import AUTO
+from ..lora_core.weave import AUTO, Schedule
 from .applying import apply_row, report_output
-from .comfy_bridge import model_names
+from .comfy_bridge import Moves, model_names
 from .lora_file_node import LoraFileNode
 from .socket_types import (
     CATEGORY,
@@ -18,6 +18,7 @@ from .socket_types import (
     mode_input,
     model_input,
     on_unmatched_input,
+    schedule_input,
     strength_input,
 )
 
@@ -42,6 +43,7 @@ class ApplyLora(LoraFileNode):
                 clip_input("the LoRA"),
                 mode_input(),
                 lora_input("What to apply."),
+                schedule_input("the strength"),
             ],
             outputs=applied_outputs("the LoRA"),
         )
@@ -57,11 +59,13 @@ class ApplyLora(LoraFileNode):
         clip: Any = None,
         mode: str = AUTO,
         lora: LoraFile | None = None,
+        schedule: Schedule | None = None,
     ) -> io.NodeOutput:
         """Apply the LoRA that came in, else the file."""
         names = model_names(model, clip)
         strengths = (strength_model, strength_clip)
-        model, clip, report = apply_row(names, model, clip, lora or lora_name, strengths, on_unmatched, mode)
+        file, moves = lora or lora_name, Moves(schedule)
+        model, clip, report = apply_row(names, model, clip, file, strengths, on_unmatched, mode, moves)
         return report_output([report], model, clip)
 
 

@@ -6,10 +6,19 @@ from comfy_api.latest import io
 
 from ..lora_core.key_report import KeyReport
 from ..lora_core.lora_stack import parse_stack
-from ..lora_core.weave import AUTO
+from ..lora_core.weave import AUTO, Schedule
 from .applying import apply_row, report_output
-from .comfy_bridge import model_names
-from .socket_types import CATEGORY, LoraStack, applied_outputs, clip_input, mode_input, model_input, on_unmatched_input
+from .comfy_bridge import Moves, model_names
+from .socket_types import (
+    CATEGORY,
+    LoraStack,
+    applied_outputs,
+    clip_input,
+    mode_input,
+    model_input,
+    on_unmatched_input,
+    schedule_input,
+)
 
 
 class ApplyStack(io.ComfyNode):
@@ -33,20 +42,29 @@ class ApplyStack(io.ComfyNode):
                 on_unmatched_input(),
                 clip_input("the stack"),
                 mode_input(),
+                schedule_input("every strength of the stack"),
             ],
             outputs=applied_outputs("the stack"),
         )
 
     @classmethod
     def execute(
-        cls, model: Any, lora_stack: Any, on_unmatched: str, clip: Any = None, mode: str = AUTO
+        cls,
+        model: Any,
+        lora_stack: Any,
+        on_unmatched: str,
+        clip: Any = None,
+        mode: str = AUTO,
+        schedule: Schedule | None = None,
     ) -> io.NodeOutput:
         """Apply row by row; the first row that can't be applied stops the run."""
         names = model_names(model, clip)
         reports: list[KeyReport] = []
         for row in parse_stack(lora_stack):
             strengths = (row.strength_model, row.strength_clip)
-            model, clip, report = apply_row(names, model, clip, row.name, strengths, on_unmatched, mode)
+            model, clip, report = apply_row(
+                names, model, clip, row.name, strengths, on_unmatched, mode, Moves(schedule)
+            )
             reports.append(report.with_notes(row.notes))
         return report_output(reports, model, clip)
 

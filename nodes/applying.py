@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..lora_core import KeyReport, LoraFile, StackError
 from ..lora_core.blocks import count_blocks
 from ..lora_core.weave import AUTO
-from .comfy_bridge import ON_UNLOAD, ModelNames, apply_to_clip, apply_to_model
+from .comfy_bridge import FIXED, ON_UNLOAD, ModelNames, Moves, apply_to_clip, apply_to_model
 from .loading import CACHE
 from .socket_types import ERROR
 
@@ -27,8 +27,11 @@ def apply_row(
     strengths: tuple[float, float],
     on_unmatched: str,
     mode: str = AUTO,
+    moves: Moves = FIXED,
 ) -> tuple[Any, Any, KeyReport]:
     """Apply one file at (model strength, CLIP strength): the changed model, the changed CLIP, the account.
+
+    The strength on the model follows `moves`; the text encoders run before the first step, and keep theirs.
 
     The file is given by its name or opened; an adapter in memory is an opened one. Raises LoraError when it can't
     be used, or, with on_unmatched "error", when keys fit nothing. The model and the CLIP given are never changed.
@@ -40,16 +43,28 @@ def apply_row(
     report = loaded.report.require_any()
     if on_unmatched == ERROR:
         report.require_complete()
-    applied = apply_to_model(model, loaded, strengths[0], mode)
+    applied = apply_to_model(model, loaded, strengths[0], mode, moves)
     if clip is not None:
         clip = apply_to_clip(clip, loaded, strengths[1], mode)
-    return applied.patcher, clip, report.with_notes(applied.notes)
+    return applied.patcher, clip, report.with_notes([*applied.notes, *_moves_notes(moves, has_clip=clip is not None)])
+
+
+def _moves_notes(moves: Moves, *, has_clip: bool) -> list[str]:
+    if moves.schedule is None:
+        return []
+    text = "; the text encoders run before the first step and keep their strength" if has_clip else ""
+    return [f"strength over the steps (position:factor): {moves.schedule.text()}{text}"]
 
 
 def report_output(reports: Sequence[KeyReport], model: Any, clip: Any) -> io.NodeOutput:
     """The outputs of an applying node: shown in the node, kept in the history, and given on as text."""
-    text = "\n\n".join(report.text() for report in reports) or "The stack is empty: nothing was applied."
+    text = report_text(reports)
     return io.NodeOutput(model, clip, text, ui={"text": [text], "lora_loom_reports": [shown(r) for r in reports]})
+
+
+def report_text(reports: Sequence[KeyReport]) -> str:
+    """The reports of all files in words."""
+    return "\n\n".join(report.text() for report in reports) or "The stack is empty: nothing was applied."
 
 
 def shown(report: KeyReport) -> dict[str, Any]:

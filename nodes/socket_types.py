@@ -10,6 +10,8 @@ from .lora_folders import lora_names
 LoraStack = io.Custom("LORA_STACK")
 Lora = io.Custom("LORA")  # a lora_core.LoraFile: on disk, or in memory as training and merging make it
 LoraTrainSettings = io.Custom("LORA_TRAIN_SETTINGS")  # names of lora_core.training.TrainSettings -> values
+LoraSchedule = io.Custom("LORA_SCHEDULE")  # a lora_core.weave.Schedule
+LoraSweep = io.Custom("LORA_SWEEP")  # a lora_core.sweep.Sweep
 LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 
 CATEGORY = "LoRA Loom"
@@ -82,6 +84,16 @@ def mode_input() -> io.Combo.Input:
         tooltip="branch: beside the layers, so another strength costs nothing and a quantised model keeps the change "
         "exactly. merge: in the weights, by ComfyUI; no cost per step, but another strength loads the model again. "
         "auto: whichever is predicted to be faster in a run of 30 steps; the report says why.",
+    )
+
+
+def schedule_input(what: str) -> Any:
+    """A curve of the strength over the steps."""
+    return LoraSchedule.Input(
+        "schedule",
+        optional=True,
+        tooltip=f"How {what} on the model changes over the steps, from LoRA Schedule: its curve multiplies it. The "
+        "text encoders keep their strength. Not with mode merge.",
     )
 
 

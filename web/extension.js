@@ -16,6 +16,7 @@ import { choicesOf } from "./lora_names_state.js";
 import { setLanguage } from "./page_text.js";
 import { viewsOf } from "./report_state.js";
 import { ReportView } from "./report_view.js";
+import { ScheduleEditor } from "./schedule_editor.js";
 import { StackRowsEditor } from "./stack_rows_widget.js";
 import { trainingView } from "./training_state.js";
 import { TrainingView } from "./training_view.js";
@@ -30,14 +31,18 @@ const NAMES_NODE = "LoraLoomApply"; // whose input lists the LoRA files
 const NAMES_INPUT = "lora_name";
 const ROWS_INPUT = "rows";
 const ROWS_WIDGET = "LORA_LOOM_ROWS";
+const SCHEDULE_NODE = "LoraLoomSchedule";
+const POINTS_INPUT = "points";
+const POINTS_WIDGET = "LORA_LOOM_POINTS";
 const REPORT_WIDGET = "lora_loom_report";
 
 const [REPORT_HEIGHT, TRAINING_HEIGHT, MARGIN] = [140, 300, 20]; // canvas pixels; least height, and the host's margin above and below
-const [REPORT_WIDTH, ROWS_WIDTH] = [330, 430]; // canvas pixels; of a node that is newly made
+const [REPORT_WIDTH, ROWS_WIDTH, POINTS_WIDTH] = [330, 430, 330]; // canvas pixels; of a node that is newly made
 
 /** @type {WeakMap<object, ReportView>} */
 const reports = new WeakMap();
-/** @type {WeakMap<object, StackRowsEditor>} */
+/** @typedef {StackRowsEditor | ScheduleEditor} Editor of a text that is an input's value */
+/** @type {WeakMap<object, Editor>} */
 const editors = new WeakMap();
 /** @type {Map<string, import("./report_state.js").ReportView>} the last report of a file, by its bare name */
 const lastReports = new Map();
@@ -68,14 +73,16 @@ app.registerExtension({
     });
   },
 
-  getCustomWidgets: () => ({ [ROWS_WIDGET]: addRowsWidget }),
+  getCustomWidgets: () => ({ [ROWS_WIDGET]: addRowsWidget, [POINTS_WIDGET]: addPointsWidget }),
 
-  // The input stays a STRING, which any host without this page takes as text; here it gets the editor for its widget.
+  // The inputs stay STRINGs, which any host without this page takes as text; here they get editors for widgets.
   beforeRegisterNodeDef(/** @type {any} */ _type, /** @type {any} */ definition) {
     if (definition.name === NAMES_NODE) files.names = choicesOf(definition, NAMES_INPUT);
-    // Its tooltip tells how to write the text, and would stand in front of the editor, whose fields have their own.
+    // Their tooltips tell how to write the text, and would stand in front of the editors, whose fields have their own.
     const rows = definition.name === STACK_NODE && definition.input.required[ROWS_INPUT][1];
     if (rows) Object.assign(rows, { widgetType: ROWS_WIDGET, tooltip: undefined });
+    const points = definition.name === SCHEDULE_NODE && definition.input.required[POINTS_INPUT][1];
+    if (points) Object.assign(points, { widgetType: POINTS_WIDGET, tooltip: undefined });
   },
 
   refreshComboInNodes(/** @type {any} */ definitions) {
@@ -207,12 +214,35 @@ function reseatWidgets() {
  * @param {any} description the input as in /object_info
  */
 function addRowsWidget(node, inputName, description) {
-  const editor = new StackRowsEditor({
-    files,
-    reportOf,
-    info: (name) => openInfo(name, files, reportOf(name)),
-    changed: (text) => {
-      widget.callback?.(text);
+  const make = (/** @type {Told} */ told) =>
+    new StackRowsEditor({ files, reportOf, info: (name) => openInfo(name, files, reportOf(name)), ...told });
+  return addEditor(node, { inputName, type: ROWS_WIDGET, text: description?.[1]?.default, minWidth: ROWS_WIDTH, make });
+}
+
+/**
+ * Called by the front end for the points of a LoRA Schedule node.
+ * @param {any} node
+ * @param {string} inputName
+ * @param {any} description the input as in /object_info
+ */
+function addPointsWidget(node, inputName, description) {
+  const make = (/** @type {Told} */ told) => new ScheduleEditor(told);
+  const text = description?.[1]?.default;
+  return addEditor(node, { inputName, type: POINTS_WIDGET, text, minWidth: POINTS_WIDTH, make });
+}
+
+/** @typedef {{changed: (text: string) => void, settled: () => void}} Told whom an editor tells of its edits */
+/**
+ * Puts an editor in the place of a text field.
+ * @param {any} node
+ * @param {{
+ *   inputName: string, type: string, text: string | undefined, minWidth: number, make: (told: Told) => Editor,
+ * }} given
+ */
+function addEditor(node, { inputName, type, text, minWidth, make }) {
+  const editor = make({
+    changed: (now) => {
+      widget.callback?.(now);
       makeRoom(node);
     },
     settled: () => {
@@ -221,18 +251,18 @@ function addRowsWidget(node, inputName, description) {
     },
   });
   separateFromCanvas(editor.root, canvasElement);
-  editor.text = description?.[1]?.default ?? "";
-  const widget = node.addDOMWidget(inputName, ROWS_WIDGET, editor.root, {
+  editor.text = text ?? "";
+  const widget = node.addDOMWidget(inputName, type, editor.root, {
     getMinHeight: () => editor.height + MARGIN,
     getValue: () => editor.text,
-    setValue: (/** @type {unknown} */ text) => {
-      editor.text = typeof text === "string" ? text : "";
+    setValue: (/** @type {unknown} */ now) => {
+      editor.text = typeof now === "string" ? now : "";
       makeRoom(node);
     },
   });
   editors.set(node, editor);
   followLink(node, widget, editor);
-  return { widget, minWidth: ROWS_WIDTH, minHeight: editor.height + MARGIN };
+  return { widget, minWidth, minHeight: editor.height + MARGIN };
 }
 
 /**
@@ -245,10 +275,10 @@ function makeRoom(node) {
 }
 
 /**
- * Shows in the editor whether its rows are overruled by a wire.
+ * Shows in the editor whether its text is overruled by a wire.
  * @param {any} node
  * @param {any} widget
- * @param {StackRowsEditor} editor
+ * @param {Editor} editor
  */
 function followLink(node, widget, editor) {
   const before = node.onConnectionsChange;

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..loaded_lora import LoadedLora
+from .strengths import Strengths
 from .woven_layer import Strand, WovenLayer, size_of
 
 
@@ -38,13 +39,14 @@ class Weave(nn.Module):
         self.files = tuple(files)
         self.paths = tuple(strands)
         self.layers = nn.ModuleList()
-        self._alike: list[list[int]] = []
+        self._set: Tensor | None = None  # the strengths that the layers have now, on the CPU
 
     def build(self) -> Mapping[str, WovenLayer]:
         """Path of the layer -> what acts beside it; woven at the first call."""
         if not self.is_built:
             woven = [WovenLayer(self._strands[path], self._shapes[path], self._dtype) for path in self.paths]
-            self._alike = self._group(woven)
+            _share_strengths(woven)
+            self._set = None
             self.layers = nn.ModuleList(woven)
         layers = (layer for layer in self.layers if isinstance(layer, WovenLayer))
         return dict(zip(self.paths, layers, strict=True))
@@ -64,26 +66,33 @@ class Weave(nn.Module):
         if here != device:
             self.to(device)
 
-    def set_strengths(self, strengths: Sequence[float]) -> None:
-        """Take over the strength of each file; no weight and no matrix is written."""
-        values = torch.tensor(strengths, dtype=torch.float32)
-        layers = list(self.build().values())
-        for group in self._alike:
-            first, *others = (layers[number] for number in group)
-            first.set_strengths(values)
-            for other in others:
-                other.rank_strengths.copy_(first.rank_strengths)
+    def set_strengths(self, strengths: Sequence[float] | Tensor) -> None:
+        """Take over the strength of each file; no weight and no matrix is written.
 
-    def _group(self, layers: Sequence[WovenLayer]) -> list[list[int]]:
-        """Numbers of the layers whose strengths are the same tensor: most have the same ranks of the same files."""
-        groups: dict[tuple[int, ...] | int, list[int]] = {}
-        for number, layer in enumerate(layers):
-            key = layer.numbers if layer.has_ranks_only else number
-            groups.setdefault(key, []).append(number)
-        return list(groups.values())
+        Args:
+            strengths: [files], or [samples, files] where the samples of the model's next call differ.
+        """
+        values = torch.as_tensor(strengths, dtype=torch.float32)
+        layers = self.build().values()
+        if self._set is not None and torch.equal(self._set, values):
+            return
+        self._set = None  # half of a change would be taken for a whole one
+        for shared in {layer.numbers: layer.rank_strengths for layer in layers}.values():
+            shared.set(values)
+        for layer in layers:
+            if layer.others or layer.biases is not None:
+                layer.set_other_strengths(values)
+        self._set = values
 
     @cached_property
     def size(self) -> int:
         """Bytes of its matrices, whether they are made yet or not."""
         numbers = sum(size_of(group, self._shapes[path]) for path, group in self._strands.items())
         return numbers * self._dtype.itemsize
+
+
+def _share_strengths(layers: Sequence[WovenLayer]) -> None:
+    """Let layers with the same ranks of the same files, which most are, have one tensor of strengths."""
+    shared: dict[tuple[int, ...], Strengths] = {}
+    for layer in layers:
+        layer.rank_strengths = shared.setdefault(layer.numbers, layer.rank_strengths)

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..adapters import Adapter, Enlarged, LowRank
-from ..adapters.full_delta import FullDelta
+from ..adapters.full_delta import FullDelta, Replacement
 from ..adapters.layer_rows import LayerRows
 from ..adapters.row_order import SwappedHalves
 from ..loaded_lora import PlacedAdapter
+from .strengths import Strengths, beside_axis, of_samples
 
 Rows = tuple[int, int]
 CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}
+RMS_NORMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()  # since torch 2.4
+LAST_AXIS_NORMS = (nn.LayerNorm, *RMS_NORMS)
+NORMS = (nn.GroupNorm, *LAST_AXIS_NORMS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +51,16 @@ def can_stand_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> b
 def can_act_beside(adapter: Adapter, module: nn.Module) -> bool:
     """Whether any exact branch exists, at whatever cost: for weights that must not be written."""
     return (is_linear(module) or _is_plain_convolution(module)) and not isinstance(adapter, Enlarged)
+
+
+def can_move_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
+    """Whether any exact branch exists, for strengths that a merge can't follow; those of norms are only cheap enough
+    for that."""
+    if is_bias:
+        return isinstance(adapter, FullDelta) and (can_act_beside(adapter, module) or isinstance(module, NORMS))
+    if isinstance(module, NORMS):
+        return isinstance(adapter, FullDelta | Replacement)
+    return can_act_beside(adapter, module)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -112,31 +126,28 @@ class WovenLayer(nn.Module):
             self.biases = _parameter(torch.stack([_whole_bias(one, shape[0]) for one in biases]), dtype)
         self.others = [one for one in strands if not one.is_bias and not isinstance(one.adapter, LowRank)]
         self.numbers = tuple(rank_of)
-        self.rank_of = torch.tensor(rank_of, dtype=torch.long)
-        self.bias_of = torch.tensor([one.number for one in biases], dtype=torch.long)
-        self.register_buffer("rank_strengths", torch.ones(len(rank_of), dtype=dtype), persistent=False)
-        self.register_buffer("bias_strengths", torch.ones(len(biases), dtype=dtype), persistent=False)
-        self.other_strengths = [1.0] * len(self.others)
+        self.rank_strengths = Strengths(rank_of, dtype)
+        self.bias_strengths = Strengths([one.number for one in biases], dtype)
+        self.other_strengths: list[float | Tensor] = [1.0] * len(self.others)  # a tensor: [samples, 1]
         self._ready: list[Adapter] | None = None  # `others` with what is constant in the layer's weight worked out
-        self.rank_strengths: Tensor
-        self.bias_strengths: Tensor
 
     @property
     def rank(self) -> int:
         """Of all low-rank adapters together."""
-        return len(self.rank_of)
-
-    @property
-    def has_ranks_only(self) -> bool:
-        """Whether nothing but low-rank adapters acts here."""
-        return not self.others and self.biases is None
+        return len(self.numbers)
 
     def set_strengths(self, strengths: Tensor) -> None:
-        """Take over the strengths [files] of the plan, in place, so that compiled code stays valid."""
-        self.rank_strengths.copy_(strengths[self.rank_of])
-        if self.biases is not None:
-            self.bias_strengths.copy_(strengths[self.bias_of])
-        self.other_strengths = [float(strengths[one.number]) for one in self.others]
+        """Take over the strengths of the plan, in place: [files], or [samples, files] of the model's next call."""
+        self.rank_strengths.set(strengths)
+        self.set_other_strengths(strengths)
+
+    def set_other_strengths(self, strengths: Tensor) -> None:
+        """The same for what no other layer shares: biases, and adapters that are not low-rank."""
+        self.bias_strengths.set(strengths)
+        if strengths.dim() == 1:
+            self.other_strengths = [float(strengths[one.number]) for one in self.others]
+        else:
+            self.other_strengths = [strengths[:, one.number, None] for one in self.others]
 
     def forget_weight(self) -> None:
         """Let go of what was worked out from the layer's weight, which may be another one from now on."""
@@ -166,17 +177,16 @@ class WovenLayer(nn.Module):
         if self.down is not None:
             out = self._add_low_rank(x, out, self.down, module)
         if self.biases is not None:
-            bias = self.bias_strengths.to(out.dtype) @ self.biases.to(out)
-            out = out + bias.reshape(-1, *[1] * (out.dim() - 2 if len(self.shape) > 2 else 0))
+            out = out + self.bias_strengths.weighted(self.biases, out, _axis(module))
         return out
 
     def _add_low_rank(self, x: Tensor, y: Tensor, down: Tensor, module: nn.Module) -> Tensor:
         in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
-        strengths = self.rank_strengths.to(x)
         if len(self.shape) > 2:
-            hidden = convolved(module, down.to(x), x) * strengths.reshape(1, -1, *[1] * (x.dim() - 2))
-            return self._add_to_channels(hidden, y, module, in_place=in_place)
-        hidden = functional.linear(x, down.to(x)) * strengths
+            hidden = convolved(module, down.to(x), x)
+            return self._add_to_channels(hidden * self.rank_strengths.along(hidden, 1), y, module, in_place=in_place)
+        hidden = functional.linear(x, down.to(x))
+        hidden = hidden * self.rank_strengths.along(hidden, -1)
         if not in_place or not y.is_contiguous():
             y = y.clone()
         flat, wide = hidden.reshape(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
@@ -229,6 +239,8 @@ class ModuleAsFrozen:
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """See FrozenLayer.apply."""
         weight = weight.to(x)
+        if isinstance(self.module, NORMS):
+            return _normed(self.module, weight, x)
         return functional.linear(x, weight) if is_linear(self.module) else convolved(self.module, weight, x)
 
 
@@ -244,14 +256,22 @@ def dense_weight(module: nn.Module) -> Tensor:
 
 
 def _add_other(
-    y: Tensor, adapter: Adapter, rows: Rows | None, strength: float, x: Tensor, plain: Tensor, module: nn.Module
+    y: Tensor,
+    adapter: Adapter,
+    rows: Rows | None,
+    strength: float | Tensor,  # a tensor: [samples, 1]
+    x: Tensor,
+    plain: Tensor,
+    module: nn.Module,
 ) -> Tensor:
-    if strength == 0:
+    axis = _axis(module)
+    if isinstance(strength, Tensor):
+        strength = beside_axis(of_samples(strength, y).to(y), y, axis)
+    elif strength == 0:
         return y
     layer: Any = ModuleAsFrozen(module, plain, x)
     if rows is None:
         return y + strength * adapter.branch(x, plain, layer).to(y.dtype)
-    axis = -1 if is_linear(module) else 1
     start, stop = rows
     part = plain.narrow(axis, start, stop - start)
     added = strength * adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
@@ -263,7 +283,21 @@ def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
     bias = getattr(module, "bias", None)
     if bias is None:
         return y.clone()
-    return y - bias.to(y).reshape(-1, *[1] * (0 if is_linear(module) else y.dim() - 2))
+    return y - bias.to(y).reshape(-1, *[1] * (0 if _axis(module) == -1 else y.dim() - 2))
+
+
+def _axis(module: nn.Module) -> int:
+    """The axis of the outputs' channels."""
+    return -1 if is_linear(module) or isinstance(module, LAST_AXIS_NORMS) else 1
+
+
+def _normed(module: Any, weight: Tensor, x: Tensor) -> Tensor:
+    """The input normed as the module does it, times another weight, without bias."""
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, None, module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(x, module.normalized_shape, weight, None, module.eps)
+    return functional.rms_norm(x, module.normalized_shape, weight, module.eps)
 
 
 def convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The only folder that touches comfy.*: hands adapters over to a host's models, and pictures to its encoders."""
 
-from .applying import PLAN, Applied, apply_to_clip, apply_to_model
+from .applying import FIXED, PLAN, Applied, Moves, apply_to_clip, apply_to_model
 from .encoding import encoders_of, progress
 from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
@@ -12,6 +12,7 @@ from .work_progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
 
 __all__ = [
+    "FIXED",
     "ON_UNLOAD",
     "PLAN",
     "WEAVE",
@@ -21,6 +22,7 @@ __all__ = [
     "HostProgress",
     "HostTextEncoder",
     "ModelNames",
+    "Moves",
     "PreviewOrder",
     "apply_to_clip",
     "apply_to_model",

@@ -7,12 +7,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 from ...lora_core import LoadedLora
-from ...lora_core.errors import LayerGone
+from ...lora_core.errors import LayerGone, NotOverSteps
 from ...lora_core.loaded_lora import PlacedAdapter
 from ...lora_core.target_layer import UNET
-from ...lora_core.weave import AUTO, MERGE, Decision, PlannedLora, WeavePlan
+from ...lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Schedule, WeavePlan
 from .fitting import Fit, ModelFits, fits_of
 from .host_patch import HostPatch
+from .moving_strengths import clear_moving, set_moving
 from .woven_models import clear_weave, compute_dtype, on_detach, set_weave, unloaded
 
 PLAN = "lora_loom_plan"  # attachment: the WeavePlan of a patcher
@@ -27,36 +28,53 @@ class Applied:
     notes: Sequence[str]
 
 
-def apply_to_model(model: ModelPatcher, lora: LoadedLora, strength: float, mode: str) -> Applied:
-    """A clone of the model that the adapters of the denoiser change; the model given is left as it was."""
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How a strength changes: over the steps, from image to image of the batch, or not at all."""
+
+    schedule: Schedule | None = None
+    images: tuple[float, ...] = ()  # a factor for each image of the batch
+
+
+FIXED = Moves()
+
+
+def apply_to_model(model: ModelPatcher, lora: LoadedLora, strength: float, mode: str, moves: Moves = FIXED) -> Applied:
+    """A clone of the model that the adapters of the denoiser change; the model given is left as it was.
+
+    Raises NotOverSteps where the strength should change and a layer, or the mode, does not let it.
+    """
     patched = model.clone()
     if lora.metadata:
         patched.set_attachments(METADATA_ATTACHMENT, dict(lora.metadata))
-    return Applied(patched, _apply(patched, frozenset({UNET}), lora, strength, mode))
+    row = PlannedLora(lora, strength, mode, frozenset({UNET}), schedule=moves.schedule, images=moves.images)
+    return Applied(patched, _apply(patched, row))
 
 
 def apply_to_clip(clip: CLIP, lora: LoadedLora, strength: float, mode: str) -> CLIP:
     """A clone of the CLIP that the adapters of its text encoders change; the CLIP given is left as it was."""
     patched = clip.clone()
     parts = frozenset(placed.part for placed in lora.adapters) - {UNET}
-    _apply(patched.patcher, parts, lora, strength, mode)
+    _apply(patched.patcher, PlannedLora(lora, strength, mode, parts))
     return patched
 
 
-def _apply(patcher: ModelPatcher, parts: frozenset[str], lora: LoadedLora, strength: float, mode: str) -> list[str]:
+def _apply(patcher: ModelPatcher, row: PlannedLora) -> list[str]:
     """Add a file to a patcher's plan, in its weights or beside its layers."""
     plan: WeavePlan = patcher.get_attachment(PLAN) or WeavePlan()
     fits = fits_of(patcher.model)
-    plan = plan.with_row(PlannedLora(lora, strength, mode, parts))
-    fit = fits.of(lora, parts)
-    if strength == 0 or not (fit.beside or fit.patched):  # a patch of strength 0 would still rewrite every weight
+    plan = plan.with_row(row)
+    fit = _fit(fits, row)
+    if not row.is_fixed:
+        _require_beside(row, fit)
+    if row.strength == 0 or not (fit.beside or fit.patched):  # a patch of strength 0 would still rewrite every weight
         return []
-    decision = fits.decide(_fits(fits, plan.rows), patcher.model_size(), compute_dtype(patcher).itemsize)
-    _add_patches(patcher, fit.patched, strength)
+    decision = _decide(patcher, plan, fits, row)
+    _add_patches(patcher, fit.patched, row.strength)
     rows: list[PlannedLora] = []
     for planned in plan.rows:
-        if not planned.is_merged and (planned.mode == MERGE or (planned.mode == AUTO and not decision.is_branch)):
-            _add_patches(patcher, fits.of(planned.lora, planned.parts).beside, planned.strength)
+        if _is_to_be_merged(planned, decision):
+            _add_patches(patcher, _fit(fits, planned).beside, planned.strength)
             planned = replace(planned, is_merged=True)
         rows.append(planned)
     plan = WeavePlan(tuple(rows))
@@ -66,17 +84,45 @@ def _apply(patcher: ModelPatcher, parts: frozenset[str], lora: LoadedLora, stren
     return _notes(fit, rows[-1], decision)
 
 
-def _fits(fits: ModelFits, rows: Sequence[PlannedLora]) -> list[Fit]:
-    return [fits.of(row.lora, row.parts) for row in rows]
+def _decide(patcher: ModelPatcher, plan: WeavePlan, fits: ModelFits, row: PlannedLora) -> Decision:
+    """What `auto` means for a row. A strength that changes is no part of what a merge could save."""
+    if not row.is_fixed:
+        return Decision(is_branch=True, reason="the strength changes over the steps or from image to image")
+    fixed = [_fit(fits, planned) for planned in plan.rows if planned.is_fixed]
+    return fits.decide(fixed, patcher.model_size(), compute_dtype(patcher).itemsize)
+
+
+def _is_to_be_merged(row: PlannedLora, decision: Decision) -> bool:
+    if row.is_merged or not row.is_fixed:
+        return False
+    return row.mode == MERGE or (row.mode == AUTO and not decision.is_branch)
+
+
+def _require_beside(row: PlannedLora, fit: Fit) -> None:
+    """Raise NotOverSteps if a merge would be needed, which knows one strength alone."""
+    file = row.lora.report.file
+    if row.mode == MERGE:
+        raise NotOverSteps(file, ["mode is 'merge'"], "Set the mode to 'auto' or 'branch', or take the schedule away.")
+    if fit.patched:
+        reasons = [f"{placed.target} has no exact form beside its layer" for placed in fit.patched]
+        raise NotOverSteps(file, reasons, "Take the schedule away, or use a LoRA that leaves these as they are.")
+
+
+def _fit(fits: ModelFits, row: PlannedLora) -> Fit:
+    return fits.of(row.lora, row.parts, is_fixed=row.is_fixed)
 
 
 def _weave(patcher: ModelPatcher, plan: WeavePlan, fits: ModelFits) -> None:
     """Make the patcher put the plan's adapters beside its layers when it is loaded, and take them away after."""
     rows = plan.woven
+    clear_moving(patcher)
     if not rows:
         clear_weave(patcher)
         return
-    set_weave(patcher, [row.lora for row in rows], _fits(fits, rows), fits, [row.strength for row in rows])
+    beside = [_fit(fits, row) for row in rows]
+    weave = set_weave(patcher, [row.lora for row in rows], beside, fits, [row.strength for row in rows])
+    if not all(row.is_fixed for row in rows):
+        set_moving(patcher, weave, rows)
 
 
 def _notes(fit: Fit, row: PlannedLora, decision: Decision) -> list[str]:

@@ -15,7 +15,7 @@ from ...lora_core import LoadedLora
 from ...lora_core.loaded_lora import PlacedAdapter
 from ...lora_core.weave import Decision, decide
 from ...lora_core.weave.policy import LayerCost
-from ...lora_core.weave.woven_layer import can_act_beside, can_stand_beside, low_rank_rank
+from ...lora_core.weave.woven_layer import can_act_beside, can_move_beside, can_stand_beside, low_rank_rank
 
 PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DECISIONS_KEPT = 64  # of one model
@@ -38,7 +38,7 @@ class ModelFits:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Any, ...]] = {}  # path -> what of the layer the fits depend on
-        self._fits: weakref.WeakKeyDictionary[LoadedLora, dict[frozenset[str], Fit]] = weakref.WeakKeyDictionary()
+        self._fits: weakref.WeakKeyDictionary[LoadedLora, dict[Any, Fit]] = weakref.WeakKeyDictionary()
         self._decisions: dict[tuple[Any, ...], Decision] = {}
         self._modules: Mapping[str, torch.nn.Module] = {}
 
@@ -50,15 +50,15 @@ class ModelFits:
             self._fits.clear()
         return self
 
-    def of(self, lora: LoadedLora, parts: frozenset[str]) -> Fit:
-        """The fit of a file's adapters for the model's parts."""
+    def of(self, lora: LoadedLora, parts: frozenset[str], *, is_fixed: bool = True) -> Fit:
+        """The fit of a file's adapters for the model's parts; at a strength that is not fixed, beside at any cost."""
         known = self._fits.setdefault(lora, {})
-        fit = known.get(parts)
+        fit = known.get((parts, is_fixed))
         if fit is None:
-            fit = known[parts] = self._work_out(lora.of_parts(parts))
+            fit = known[parts, is_fixed] = self._work_out(lora.of_parts(parts), is_fixed=is_fixed)
         return fit
 
-    def _work_out(self, adapters: Sequence[PlacedAdapter]) -> Fit:
+    def _work_out(self, adapters: Sequence[PlacedAdapter], *, is_fixed: bool) -> Fit:
         beside: list[PlacedAdapter] = []
         patched: list[PlacedAdapter] = []
         ranks: dict[str, int] = {}
@@ -67,7 +67,7 @@ class ModelFits:
             path = placed.place.path
             module = self._modules.get(path)
             self._seen[path] = _state(module)
-            if module is None or not _can_stand(placed, module):
+            if module is None or not _can_stand(placed, module, is_fixed=is_fixed):
                 patched.append(placed)
                 continue
             beside.append(placed)
@@ -137,11 +137,16 @@ def is_quantised(module: torch.nn.Module) -> bool:
     return weight.dtype not in PLAIN_DTYPES or type(weight) not in (torch.Tensor, torch.nn.Parameter)
 
 
-def _can_stand(placed: PlacedAdapter, module: torch.nn.Module) -> bool:
-    """Whether an adapter can act beside its layer: cheaply, or at any cost where the weight is quantised."""
+def _can_stand(placed: PlacedAdapter, module: torch.nn.Module, *, is_fixed: bool) -> bool:
+    """Whether an adapter can act beside its layer: cheaply, or at any cost where no merge would do the same.
+
+    A merge rounds the change of a quantised weight, and knows one strength alone.
+    """
     is_bias = placed.parameter == "bias"
     if can_stand_beside(placed.adapter, module, is_bias=is_bias):
         return True
+    if not is_fixed:
+        return can_move_beside(placed.adapter, module, is_bias=is_bias)
     return not is_bias and is_quantised(module) and can_act_beside(placed.adapter, module)
 
 

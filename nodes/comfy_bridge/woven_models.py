@@ -32,13 +32,14 @@ def set_weave(
     fits: Sequence[Fit],
     layers: ModelFits,
     strengths: Sequence[float],
-) -> None:
+) -> Weave:
     """Make the patcher put these files beside its layers when it is loaded, and take them away after."""
     woven = _woven(patcher, files, fits, layers)
     beside = _Beside(woven, tuple(strengths))
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
     patcher.set_additional_models(WEAVE, [woven.patcher])
     on_detach(patcher, WEAVE, beside.detached)
+    return woven.weave
 
 
 def clear_weave(patcher: ModelPatcher) -> None:

@@ -11,12 +11,22 @@ import pytest
 from lora_pack.demo.host.client import Answer, GraphFailed, GraphRefused, HostClient
 from lora_pack.demo.host.picture_graph import PICTURE_NODE, GraphDict, LoraUse, picture_graph, report_node
 from lora_pack.demo.host.server import RunningServer
+from lora_pack.nodes.pictures.sweep_grid import GAP
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = ("LoraLoomApply", "LoraLoomStack", "LoraLoomApplyStack", "LoraLoomInspect")
+NODES = (
+    "LoraLoomApply",
+    "LoraLoomStack",
+    "LoraLoomApplyStack",
+    "LoraLoomInspect",
+    "LoraLoomSchedule",
+    "LoraLoomSweep",
+    "LoraLoomSweepGrid",
+)
 CAPTION = "red star on white"
 SEED = 11
+ROUNDING = 2  # of 255; a batch is not computed in the same order as a picture alone
 ODD_NAME = "My LoRA-Loom (copy)"
 
 _tries = itertools.count(1)
@@ -223,3 +233,50 @@ def test_base_picture_is_the_same_after_sampling_raised(
         server.client.run(graph)
     assert caught.value.node_type == "KSampler"
     assert np.array_equal(pixels(server.client, fresh_graph()), base_picture)
+
+
+def with_schedule(graph: GraphDict, points: str) -> GraphDict:
+    """The graph with a schedule wired to its first LoRA."""
+    graph["schedule"] = {"class_type": "LoraLoomSchedule", "inputs": {"points": points}}
+    graph["lora0"]["inputs"]["schedule"] = ["schedule", 0]
+    return graph
+
+
+def test_a_schedule_changes_the_picture_and_a_flat_one_is_the_strength_it_says(
+    server: RunningServer, loras: tuple[str, str], base_picture: np.ndarray
+) -> None:
+    use = LoraUse(loras[1], 1.0, 0.0)
+    fixed = pixels(server.client, fresh_graph(use))
+    late = pixels(server.client, with_schedule(fresh_graph(use), "0:0, 0.5:0, 0.5:1"))
+    assert not np.array_equal(late, fixed) and not np.array_equal(late, base_picture)
+    off = pixels(server.client, with_schedule(fresh_graph(use), "0:0"))
+    assert np.abs(off.astype(int) - base_picture).max() <= ROUNDING
+    half = pixels(server.client, with_schedule(fresh_graph(use), "0:0.5"))
+    expected = pixels(server.client, fresh_graph(LoraUse(loras[1], 0.5, 0.0)))
+    assert np.abs(half.astype(int) - expected).max() <= ROUNDING
+    with pytest.raises(GraphRefused, match="half"):
+        server.client.run(with_schedule(fresh_graph(use), "half"))
+
+
+def test_a_sweep_is_one_picture_whose_cells_are_the_pictures_of_separate_runs(
+    server: RunningServer, loras: tuple[str, str]
+) -> None:
+    columns, rows = (0.0, 0.5, 1.0), (0.0, 1.0)
+    graph = fresh_graph()
+    inputs = {"model": ["model", 0], "latent": ["latent", 0], "lora_name": loras[1], "strengths": "0..1 step 0.5"}
+    second = {"lora_name_2": loras[0], "strengths_2": "0, 1"}
+    graph["sweep"] = {"class_type": "LoraLoomSweep", "inputs": {**inputs, **second}}
+    graph["sampler"]["inputs"].update(model=["sweep", 0], latent_image=["sweep", 1])
+    images = {"images": ["decode", 0], "labels": ["sweep", 2]}
+    graph["grid"] = {"class_type": "LoraLoomSweepGrid", "inputs": images}
+    graph[PICTURE_NODE]["inputs"]["images"] = ["grid", 0]
+    grid = pixels(server.client, graph)
+    side = 128  # pixels of a picture
+    left, top = grid.shape[1] - 3 * (side + GAP), grid.shape[0] - 2 * (side + GAP)
+    for row, second_strength in enumerate(rows):
+        for column, strength in enumerate(columns):
+            uses = (LoraUse(loras[1], strength, 0.0), LoraUse(loras[0], second_strength, 0.0))
+            expected = pixels(server.client, fresh_graph(*uses))
+            y, x = top + row * (side + GAP), left + column * (side + GAP)
+            cell = grid[y : y + side, x : x + side].astype(int)
+            assert np.abs(cell - expected).max() <= ROUNDING, (strength, second_strength)

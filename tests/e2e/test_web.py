@@ -31,7 +31,8 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MILLISECONDS_TO_LOAD = 120_000
 MILLISECONDS_TO_RUN = 60_000
-CHOICES = {"ckpt_name", "lora_name", "rows"}  # inputs of the examples that name files which are the user's
+# Inputs of the examples that name files which are the user's, and those that the host blames together with them.
+CHOICES = {"ckpt_name", "lora_name", "rows", "strengths", "lora_name_2", "strengths_2"}
 
 MARKUP = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 
@@ -415,6 +416,81 @@ def test_rows_of_a_pasted_node_are_its_own(page: Page) -> None:
         app.graph.nodes[1].widgets[0].value = "<lora:part:1>";
     }""")
     assert stack_rows(page) == ["<lora:whole:1>", "<lora:part:1>"]
+
+
+def points(page: Page) -> str:
+    """What the only LoRA Schedule node would send to the host."""
+    return next(node["inputs"]["points"] for node in api_graph(page).values())
+
+
+def test_points_of_a_schedule_are_dragged_added_and_removed_and_the_text_follows(page: Page) -> None:
+    add_node(page, "LoraLoomSchedule", {"points": "0:0, 0.5:1, 1:1"})
+    curve = page.locator(".lora-loom-schedule")
+    plot, handles = curve.locator(".lora-loom-plot"), curve.get_by_role("slider")
+    box = plot.bounding_box()
+    before = curve.locator("path").nth(1).get_attribute("d")
+    drag(page, handles.nth(1), -0.2 * box["width"], box["height"] / 3)
+    moved = [float(number) for number in points(page).split(", ")[1].split(":")]
+    assert moved == [pytest.approx(0.3, abs=0.03), pytest.approx(0.5, abs=0.05)]
+    assert curve.locator("textarea").input_value() == points(page)
+    assert curve.locator("path").nth(1).get_attribute("d") != before
+    page.mouse.dblclick(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    assert handles.count() == 4
+    added = [float(number) for number in points(page).split(", ")[2].split(":")]
+    assert added == [pytest.approx(0.8, abs=0.03), pytest.approx(0.75, abs=0.05)]
+    handles.nth(2).click(button="right")
+    assert handles.count() == 3
+    handles.nth(1).click(button="right")
+    assert points(page) == "0:0, 1:1"
+    assert page.evaluate("() => app.graph.nodes.length") == 1
+
+
+def test_points_of_a_schedule_are_moved_with_the_keyboard_and_tell_a_screen_reader(page: Page) -> None:
+    add_node(page, "LoraLoomSchedule", {"points": "0:1, 0.5:1"})
+    handles = page.locator(".lora-loom-schedule").get_by_role("slider")
+    handles.nth(1).focus()
+    for key in ("ArrowLeft", "ArrowDown", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    assert points(page) == "0:1, 0.45:0.94"
+    assert handles.nth(1).get_attribute("aria-label") == "Point 2 of 2"
+    assert handles.nth(1).get_attribute("aria-valuetext") == "position 0.45, factor 0.94"
+    page.keyboard.press("Insert")
+    assert points(page) == "0:1, 0.45:0.94, 0.725:0.94"
+    page.keyboard.press("Delete")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Delete")  # one point stays
+    assert points(page) == "0:1"
+    assert page.evaluate("() => app.graph.nodes.length") == 1
+
+
+def test_the_curve_follows_the_text_and_what_cannot_be_read_is_marked_and_kept(page: Page) -> None:
+    add_node(page, "LoraLoomSchedule")
+    curve = page.locator(".lora-loom-schedule")
+    area, handles = curve.locator("textarea"), curve.get_by_role("slider")
+    area.fill("0:0, 0.25:1, 0.75:1, 1:0")
+    assert handles.count() == 4
+    assert "M0 1L0 1L0.25 " in curve.locator("path").nth(1).get_attribute("d")
+    area.fill("0:0, half, 1:1")
+    curve.get_by_text("Not read: half").wait_for()
+    assert area.get_attribute("aria-invalid") == "true"
+    assert points(page) == "0:0, half, 1:1"
+    area.fill("0:0, 1:1")
+    assert area.get_attribute("aria-invalid") == "false"
+    page.evaluate("async () => { await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize()))); }")
+    page.wait_for_function("() => document.querySelectorAll('.lora-loom-point').length === 2")
+    assert points(page) == "0:0, 1:1"
+
+
+def test_a_schedule_edit_is_undone_in_the_graph_and_on_the_page(page: Page) -> None:
+    add_node(page, "LoraLoomSchedule", {"points": "0:0, 0.5:1, 1:1"})
+    page.mouse.click(900, 700)  # the front end notes the graph's state at a click
+    page.locator(".lora-loom-schedule").get_by_role("slider").nth(1).click(button="right")
+    assert points(page) == "0:0, 1:1"
+    page.mouse.move(900, 700)
+    page.evaluate("() => document.activeElement?.blur()")
+    page.keyboard.press("Control+z")
+    page.wait_for_function("() => document.querySelectorAll('.lora-loom-point').length === 3")
+    assert points(page) == "0:0, 0.5:1, 1:1"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ IDS = [
     "LoraLoomBake",
     "LoraLoomSimilarity",
     "LoraLoomPlot",
+    "LoraLoomSchedule",
+    "LoraLoomSweep",
+    "LoraLoomSweepGrid",
 ]
 
 

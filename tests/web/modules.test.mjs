@@ -23,3 +23,14 @@ for (const name of MODULES) {
     assert.ok(!/innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(/.test(read(name)));
   });
 }
+
+// A rule that is left open swallows all that come after it, without a word from the browser.
+test("every rule of the style sheet is closed before the next one begins", () => {
+  const open = [];
+  for (const line of read("lora_loom.css").split("\n")) {
+    if (line.includes("{")) open.push(line.trim());
+    if (line.includes("}")) open.pop();
+    assert.ok(open.length < 2 || open[0].startsWith("@"), `not closed: ${open[0]}`);
+  }
+  assert.deepEqual(open, []);
+});
