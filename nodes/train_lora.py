@@ -141,7 +141,8 @@ def _watching_inputs() -> list[Any]:
         io.String.Input(
             "keep_prompts", default="", multiline=True, optional=True,
             tooltip="Prompts whose pictures should stay as they are, one per line. The model makes a picture "
-            "of each before it is trained, and learns to go on making it.",
+            "of each before it is trained, and learns to go on making it; also of the empty prompt, which CFG "
+            "compares with.",
         ),
         LoraTrainSettings.Input(
             "settings", optional=True, tooltip="Everything else, from Train LoRA Settings."

@@ -35,7 +35,7 @@ from .lora_folders import check_new_name, free_path, listed_name
 from .training_files import STATE_FOLDER, checkpoint_path, delete_old_checkpoints, finished_file, flat
 from .training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView, thinned
 
-KEEP_SHARE = 0.6  # pictures to keep for every picture to learn
+EMPTY_PROMPTS = 12  # prompts to keep for which the empty one is kept once
 KEEP_SEED = 77
 THUMBNAIL, THUMBNAIL_SIDE = "modelspec.thumbnail", 256  # pixels, at most
 EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change
@@ -143,8 +143,8 @@ class TrainingRun:
         prompts = self._order.keep
         if not prompts or self._shape is None:
             return []
-        learned = sum(sample.repeats for sample in self._data.samples)
-        repeats = max(1, round(KEEP_SHARE * learned / len(prompts)))
+        # Guidance compares every picture with the empty prompt's: one that changes takes from all the others.
+        prompts = [*prompts, *[""] * -(-len(prompts) // EMPTY_PROMPTS)]
         made: list[TrainSample] = []
         encode = self._data.encode_text if self._text is None else self._text.untrained
         empty = encode("")
@@ -160,7 +160,7 @@ class TrainingRun:
             made.append(
                 TrainSample(
                     latent=latent, conditioning=text, caption=prompt, name=f"kept: {prompt}", size=size,
-                    repeats=repeats, keep=True,
+                    keep=True,
                 )
             )  # fmt: skip
         return made

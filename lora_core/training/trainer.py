@@ -30,7 +30,7 @@ from .trained_adapter import RATE_SHARE, TrainedAdapter
 from .trained_file import trained_file
 from .validation import Validation, grid, suggestion
 
-RESULTS = 1  # another number where the same training has another result than before
+RESULTS = 2  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
 ADVICE_MEMORY = "Make the batch or the pictures smaller, or set checkpointing to 'on'."
 ADVICE_NAN = "Lower the learning rate, or raise the precision of the model. The last good state was kept."
