@@ -58,11 +58,12 @@ def our_steps(model: Any, data: Sequence[Any], plan: Plan) -> float:
     from lora_pack.lora_core.training import Trainer, TrainSettings
     from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 
+    last = plan.steps + 2  # the last step's time has the closing validation in it
     settings = TrainSettings(
-        steps=plan.steps + 1, batch=len(data), rank=plan.rank, validate_every=0, save_every=0, checkpointing="off"
+        steps=last, batch=len(data), rank=plan.rank, validate_every=0, save_every=0, checkpointing="off"
     )
     trainer = Trainer(HostDenoiser(model, model_names(model, None)), data, settings)
-    return statistics.median([report.seconds for report in trainer.run() if report.step > 1])
+    return statistics.median([report.seconds for report in trainer.run() if 1 < report.step < last])
 
 
 def peft_steps(model: Any, data: Sequence[Any], plan: Plan) -> float:

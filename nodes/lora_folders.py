@@ -52,13 +52,18 @@ def check_new_name(name: str) -> None:
         raise FileNotWritten(name[:80], "a file can't have this name", 'Leave out these characters: < > : " | ? *')
 
 
+def first_folder() -> Path:
+    """The loras folder that new files go to."""
+    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+
+
 def free_path(name: str, ending: str) -> Path:
     """Where a new file of this name goes: the first loras folder, with a number behind the name if that is taken.
 
     Raises FileNotWritten, see check_new_name.
     """
     check_new_name(name)
-    folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
+    folder = first_folder()
     stem = name.replace("\\", "/").removesuffix(ending or "/")
     candidates = (folder / f"{stem}{f'_{number}' if number > 1 else ''}{ending}" for number in itertools.count(1))
     free = next(path for path in candidates if not path.exists())

@@ -12,7 +12,8 @@ from ..lora_core.training.settings import TARGETS, settings_of
 from .comfy_bridge import PreviewOrder
 from .loss_chart import draw_training
 from .socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
-from .training_run import Trained, TrainingRun, TrainOrder, newest_checkpoint
+from .training_files import newest_checkpoint
+from .training_run import Trained, TrainingRun, TrainOrder
 
 PREVIEWS_AT_MOST = 2  # captions that are sampled where no prompt is given
 NAMED = TrainSettings()
@@ -63,6 +64,7 @@ class TrainLora(io.ComfyNode):
         preview_prompts: str,
         keep_prompts: str = "",
         settings: Any = None,
+        clip: Any = None,
     ) -> io.NodeOutput:
         """Train, and hand everything on."""
         rate = learning_rate or None
@@ -84,7 +86,7 @@ class TrainLora(io.ComfyNode):
             keep=_lines(keep_prompts),
             preview=preview,
         )
-        return _outputs(TrainingRun(str(cls.hidden.unique_id or ""), model, dataset, order).run())
+        return _outputs(TrainingRun(str(cls.hidden.unique_id or ""), model, clip, dataset, order).run())
 
 
 def _main_inputs() -> list[Any]:
@@ -139,10 +141,16 @@ def _watching_inputs() -> list[Any]:
         io.String.Input(
             "keep_prompts", default="", multiline=True, optional=True,
             tooltip="Prompts whose pictures should stay as they are, one per line. The model makes a picture "
-            "of each before it is trained, and learns to go on making it.",
+            "of each before it is trained, and learns to go on making it; also of the empty prompt, which CFG "
+            "compares with.",
         ),
         LoraTrainSettings.Input(
             "settings", optional=True, tooltip="Everything else, from Train LoRA Settings."
+        ),
+        io.Clip.Input(
+            "clip", optional=True,
+            tooltip="With it connected, its text encoders are trained too. Connect the one that made the dataset. "
+            "Without it, the LoRA is of the model alone.",
         ),
     ]  # fmt: skip
 

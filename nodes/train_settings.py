@@ -74,7 +74,12 @@ def _watching_inputs() -> list[Any]:
         _count("preview_steps", PREVIEW.steps, "Sampler steps of a preview."),
         _number("preview_cfg", PREVIEW.cfg, 0.0, 100.0, 0.1, "CFG of the previews, no unit; 1 for distilled models."),
         _count("preview_seed", PREVIEW.seed, "Seed of the first preview; it is the same at every step."),
-    ]
+        io.Float.Input(
+            "text_encoder_lr", default=DEFAULT.text_encoder_lr, min=0.0, max=100.0, step=0.05, optional=True,
+            tooltip="Learning rate of the text encoders as a share of learning_rate, no unit; read where clip is "
+            "connected to Train LoRA.",
+        ),
+    ]  # fmt: skip
 
 
 def _choice(name: str, table: Any, tooltip: str) -> Any:

@@ -1,7 +1,6 @@
 """Runs a training inside the host: shows it, samples previews, ends it when asked, and keeps what it gave."""
 
 import base64
-import glob
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..lora_core.dataset import TrainingSet, TrainSample
-from ..lora_core.errors import TrainingFailed
-from ..lora_core.lora_in_memory import LoraInMemory
+from ..lora_core.errors import TrainingFailed, listed
+from ..lora_core.lora_file import LoraFile
 from ..lora_core.safetensors_writer import write_safetensors
 from ..lora_core.training import StepReport, Trainer, TrainSettings
+from ..lora_core.training.finished import Curves, mark_of
 from .comfy_bridge import (
     HostDenoiser,
+    HostTextEncoder,
     PreviewOrder,
     is_cancelled,
     keeping_the_wish,
@@ -31,13 +32,13 @@ from .comfy_bridge import (
     step_bar,
 )
 from .lora_folders import check_new_name, free_path, listed_name
-from .training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView
+from .training_files import STATE_FOLDER, checkpoint_path, delete_old_checkpoints, finished_file, flat
+from .training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView, thinned
 
-STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: checkpoints; inside its temp folder: previews
-CHECKPOINT = ".checkpoint.safetensors"  # ending of their names
-KEEP_SHARE = 0.6  # pictures to keep for every picture to learn
+EMPTY_PROMPTS = 12  # prompts to keep for which the empty one is kept once
 KEEP_SEED = 77
 THUMBNAIL, THUMBNAIL_SIDE = "modelspec.thumbnail", 256  # pixels, at most
+EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change
 SECONDS_OF = 20  # steps whose time tells the time left
 
 
@@ -58,42 +59,25 @@ class TrainOrder:
 class Trained:
     """What came out."""
 
-    lora: LoraInMemory
+    lora: LoraFile
     losses: Sequence[tuple[int, float]]
     validation: Sequence[tuple[int, float]]
     previews: Sequence[Tensor]  # each [prompts, height, width, 3], in the order of the steps
     report: str
 
 
-def checkpoint_path(name: str, identity: str) -> Path:
-    """Where the state of a training is kept until it ends: one file for each name and identity, see Identity.short."""
-    _state_folder().mkdir(parents=True, exist_ok=True)
-    return _state_folder() / f"{_flat(name)}.{identity}{CHECKPOINT}"
-
-
-def newest_checkpoint(name: str) -> int | None:
-    """When the newest state of a training of this name was written, in ns; None if none is kept."""
-    found = _state_folder().glob(f"{glob.escape(_flat(name))}.*{CHECKPOINT}")
-    return max((path.stat().st_mtime_ns for path in found), default=None)
-
-
-def _state_folder() -> Path:
-    return Path(folder_paths.get_output_directory()) / STATE_FOLDER
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", "_").replace("\\", "_")
-
-
 class TrainingRun:
     """One run of the Train node."""
 
-    def __init__(self, node: str, model: Any, data: TrainingSet, order: TrainOrder) -> None:
+    def __init__(self, node: str, model: Any, clip: Any, data: TrainingSet, order: TrainOrder) -> None:
         order.settings.check()
         check_new_name(order.name)
-        self._model, self._data, self._order = model, data, order
+        self._model, self._clip, self._data, self._order = model, clip, data, order
+        self._text = None if clip is None else HostTextEncoder(clip, model)
         self._view = BOARD.begin(node, order.settings.steps)
         self._show = step_bar(order.settings.steps)
+        self._trained_models: list[HostTextEncoder | HostDenoiser] = []
+        self._key: str | None = None  # see Trainer.result_key
         self._seconds: list[float] = []
         self._previews: list[Tensor] = []
         self._shape = Counter(s.latent.shape for s in data.samples).most_common(1)[0][0] if data.samples else None
@@ -102,6 +86,9 @@ class TrainingRun:
         """Train; LoraError where it can't begin or go on, with what was trained kept in a file."""
         try:
             trainer = self._trainer()
+            done = self._done_before(trainer)
+            if done is not None:
+                return done
             ended = self._until_the_end(trainer)
         except BaseException:
             self._end(FAILED)
@@ -116,26 +103,55 @@ class TrainingRun:
         return self._trained(trainer, ended)
 
     def _trainer(self) -> Trainer:
-        denoiser = HostDenoiser(self._model, model_names(self._model, None))
-        settings = self._order.settings
-        self._empty = self._data.encode_text("")
+        denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
+        self._trained_models = [part for part in (self._text, denoiser) if part is not None]
+        empty = self._data.encode_text("")
+        if self._text is not None:
+            self._text.check_fits(empty)
         samples = [*self._data.samples, *self._kept_as_is()]
-        trainer = Trainer(denoiser, samples, settings, empty=self._empty)
+        trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
         trainer.checkpoint_path = checkpoint_path(self._order.name, trainer.identity.short())
+        deleted = delete_old_checkpoints(trainer.checkpoint_path)
+        if deleted:
+            trainer.notes.append(f"deleted the oldest states of cancelled trainings: {listed(deleted)}")
         return trainer
+
+    def _result_key(self, trainer: Trainer) -> str | None:
+        """Of the file that a whole run gives; none where no file is asked for, or an embedding may have changed."""
+        if not self._order.writes or (self._text and any(EMBEDDING in s.caption for s in self._data.samples)):
+            return None
+        return trainer.result_key()
+
+    def _done_before(self, trainer: Trainer) -> Trained | None:
+        """What an earlier run of this very training left in the loras folder."""
+        self._key = self._result_key(trainer)
+        found = None if self._key is None else finished_file(self._order.name, self._key)
+        if found is None:
+            return None
+        if trainer.checkpoint_path is not None:
+            trainer.checkpoint_path.unlink(missing_ok=True)  # nobody goes on from it any more
+        (file, curves), view = found, self._view
+        view.step, view.file = view.steps, listed_name(file.identity.path)
+        view.losses, view.validation = list(curves.losses), list(curves.validation)
+        view.notes = [*self._data.notes, *trainer.notes]
+        self._end(DONE)
+        report = "\n".join(_lines_of_finished(view))
+        return Trained(lora=file, losses=curves.losses, validation=curves.validation, previews=[], report=report)
 
     def _kept_as_is(self) -> list[TrainSample]:
         """Pictures that the untrained model makes of the prompts to keep."""
         prompts = self._order.keep
         if not prompts or self._shape is None:
             return []
-        learned = sum(sample.repeats for sample in self._data.samples)
-        repeats = max(1, round(KEEP_SHARE * learned / len(prompts)))
+        # Guidance compares every picture with the empty prompt's: one that changes takes from all the others.
+        prompts = [*prompts, *[""] * -(-len(prompts) // EMPTY_PROMPTS)]
         made: list[TrainSample] = []
+        encode = self._data.encode_text if self._text is None else self._text.untrained
+        empty = encode("")
         for number, prompt in enumerate(prompts):
             order = replace(self._order.preview, seed=KEEP_SEED + number)
-            text = self._data.encode_text(prompt)
-            latents = sample(self._model, text, self._empty, self._shape, order)
+            text = encode(prompt)
+            latents = sample(self._model, text, empty, self._shape, order)
             if latents is None:
                 raise_if_cancelled()
             with torch.inference_mode(False):
@@ -144,7 +160,7 @@ class TrainingRun:
             made.append(
                 TrainSample(
                     latent=latent, conditioning=text, caption=prompt, name=f"kept: {prompt}", size=size,
-                    repeats=repeats, keep=True,
+                    keep=True,
                 )
             )  # fmt: skip
         return made
@@ -167,6 +183,8 @@ class TrainingRun:
                 picture = None
                 if every and (report.step % every == 0 or report.step == report.steps):
                     picture = self._preview(report.step)
+                    for part in self._trained_models:
+                        part.settle()
                 self._show(report.step, picture)
                 BOARD.send(self._view, at_once=picture is not None or report.step == 0)
                 if is_cancelled():
@@ -187,11 +205,18 @@ class TrainingRun:
         if report.validation is not None:
             view.validation.append((report.step, report.validation))
 
+    def _encoded(self, caption: str) -> Any:
+        """The conditioning of a caption, by the text encoders as they are trained now."""
+        if self._text is None:
+            return self._data.encode_text(caption)
+        with torch.inference_mode(False), torch.no_grad():
+            return self._text.encode([caption])[0]
+
     def _preview(self, step: int) -> Image.Image | None:
         pictures: list[Tensor] = []
-        for prompt in self._order.prompts:
-            text = self._data.encode_text(prompt)
-            latents = sample(self._model, text, self._empty, self._shape or (), self._order.preview)
+        texts = [self._encoded(prompt) for prompt in ("", *self._order.prompts)]
+        for text in texts[1:]:
+            latents = sample(self._model, text, texts[0], self._shape or (), self._order.preview)
             if latents is None:
                 return None
             pictures.append(self._data.decode(latents)[:1].float().cpu())
@@ -200,7 +225,7 @@ class TrainingRun:
         together = torch.cat(pictures)
         self._previews.append(together)
         picture = _image(together)
-        name = f"{_flat(self._order.name)}_{id(self._view):x}_{step:06}.png"
+        name = f"{flat(self._order.name)}_{id(self._view):x}_{step:06}.png"
         folder = Path(folder_paths.get_temp_directory()) / STATE_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / name)
@@ -212,7 +237,11 @@ class TrainingRun:
         name = self._order.name if step is None else f"{self._order.name}_step{step}"
         lora = trainer.adapter(Path(name).name)
         path = free_path(name, ".safetensors")
-        write_safetensors(path, lora.held, {**lora.header.metadata, **self._thumbnail()})
+        metadata = {**lora.header.metadata, **self._thumbnail()}
+        if step is None and trainer.step == trainer.settings.steps and self._key is not None:
+            losses = thinned(list(enumerate(trainer.losses, start=1)))
+            metadata |= mark_of(self._key, lora.held, Curves(losses, trainer.history))
+        write_safetensors(path, lora.held, metadata)
         return listed_name(path)
 
     def _thumbnail(self) -> dict[str, str]:
@@ -241,6 +270,7 @@ class TrainingRun:
 def _lines(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
     settings = trainer.settings
     yield f"{ended}: step {trainer.step} of {settings.steps}, rank {settings.rank}, learning rate {settings.rate:g}."
+    yield f"Trained: {trainer.trained_layers()}."
     if trainer.history:
         step, best = min(trainer.history, key=lambda entry: entry[1])
         yield f"Validation: {trainer.history[-1][1]:.1%} of the error at the start; best {best:.1%} at step {step}."
@@ -250,6 +280,14 @@ def _lines(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
         yield f"Written as {view.file}."
     if ended == CANCELLED:
         yield "Queue again to go on from here."
+    yield from (f"Note: {note}." for note in view.notes)
+
+
+def _lines_of_finished(view: TrainingView) -> Iterator[str]:
+    yield f"done before: {view.file} is the result of this very training, so nothing was trained."
+    if view.validation:
+        yield f"Validation: {view.validation[-1][1]:.1%} of the error at the start."
+    yield "To train anew all the same, move or delete the file, or choose another seed."
     yield from (f"Note: {note}." for note in view.notes)
 
 

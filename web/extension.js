@@ -36,7 +36,7 @@ const POINTS_INPUT = "points";
 const POINTS_WIDGET = "LORA_LOOM_POINTS";
 const REPORT_WIDGET = "lora_loom_report";
 
-const [REPORT_HEIGHT, TRAINING_HEIGHT, MARGIN] = [140, 300, 20]; // canvas pixels; least height, and the host's margin above and below
+const [REPORT_HEIGHT, TRAINING_HEIGHT, MARGIN] = [140, 400, 20]; // canvas pixels; least height, and the host's margin above and below
 const [REPORT_WIDTH, ROWS_WIDTH, POINTS_WIDTH] = [330, 430, 330]; // canvas pixels; of a node that is newly made
 
 /** @type {WeakMap<object, ReportView>} */

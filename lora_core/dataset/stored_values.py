@@ -50,7 +50,7 @@ def write_value(path: Path, value: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _tree(value, tensors)
-    metadata = {TREE: json.dumps(tree), CHECKSUM: _checksum(tensors)}
+    metadata = {TREE: json.dumps(tree), CHECKSUM: checksum(tensors)}
     write_safetensors(path, tensors, metadata)
 
 
@@ -64,12 +64,30 @@ def read_value(path: Path) -> Any:
         raise FileDamaged(path.name, "it is no file of this cache")
     with file.tensors() as reader:
         tensors = {key: _read(reader, key) for key in file.header.entries}
-    if file.header.metadata.get(CHECKSUM) != _checksum(tensors):
+    if file.header.metadata.get(CHECKSUM) != checksum(tensors):
         raise FileDamaged(path.name, "its data are not those that were written")
     try:
         return _value(json.loads(file.header.metadata[TREE]), tensors)
     except (ValueError, LookupError, TypeError, RecursionError):
         raise FileDamaged(path.name, "what it says of its values can't be read") from None
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of names and numbers, whatever the order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str | None:
+    """A text that is equal for equal values; None where something in it can't be compared."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        return f"{json.dumps(_tree(value, tensors))} {checksum(tensors)}"
+    except NotStorable:
+        return None
 
 
 def _mapped(value: Any) -> Any:
@@ -128,11 +146,3 @@ def _value(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _read(reader: Reader, key: str) -> Tensor:
     with torch.inference_mode(False):  # what is read is kept for later calls, which may be outside of inference mode
         return reader.tensor(key)
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -16,6 +16,7 @@ from .timesteps import place_at, positions
 INIT, ORDER, BUCKET, NOISE, TIME, DROPOUT = range(6)
 MIX = 0x9E3779B97F4A7C15  # odd, of 64 bits: spreads neighbouring steps over all seeds
 SEEDS = 2**63 - 1
+KEEP_SHARE = 0.6  # pictures that should stay as they are, for every picture to learn
 
 
 def generator_of(seed: int, what: int, number: int = 0) -> torch.Generator:
@@ -37,6 +38,19 @@ class Batch:
     dropped: Sequence[bool]  # whose caption is not seen
 
 
+def times_seen(samples: Sequence[TrainSample]) -> list[int]:
+    """How often each picture is seen in an epoch: its repeats, or, where some should stay as they are, a multiple.
+
+    However many these are, together they are seen KEEP_SHARE times as often as those to learn, each as often.
+    """
+    kept = sum(sample.keep for sample in samples)
+    if kept == 0:
+        return [sample.repeats for sample in samples]
+    learned = sum(sample.repeats for sample in samples if not sample.keep)
+    own = max(1, round(KEEP_SHARE * learned))
+    return [own if sample.keep else sample.repeats * kept for sample in samples]
+
+
 class Batches:
     """Walks through the epochs of every bucket; a bucket's turn comes as often as it has pictures."""
 
@@ -47,8 +61,8 @@ class Batches:
         self._timesteps = timesteps
         self._dropout = dropout
         buckets: dict[torch.Size, list[int]] = {}
-        for number, sample in enumerate(samples):
-            buckets.setdefault(sample.latent.shape, []).extend([number] * sample.repeats)
+        for number, (sample, times) in enumerate(zip(samples, times_seen(samples), strict=True)):
+            buckets.setdefault(sample.latent.shape, []).extend([number] * times)
         self._buckets = list(buckets.values())
         self._left: Mapping[int, list[int]] = {number: [] for number in range(len(self._buckets))}
         self._epochs = [0] * len(self._buckets)

@@ -15,7 +15,7 @@ from ..safetensors_writer import write_safetensors
 MARK = "lora_loom.training"  # metadata: the JSON table below
 FACTORS, ERRORS, LOSSES = "factors", "errors_at_start", "losses"
 OPTIMISER = "optimiser."
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,7 +25,7 @@ class Checkpoint:
     step: int
     fingerprint: str  # of settings, layers and data: another training can't go on from here
     factors: Tensor  # [numbers], float32
-    optimiser: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]  # "0.exp_avg": of its first group
     errors_at_start: Sequence[float]
     losses: Sequence[float]  # of the steps 1 to step
     history: Sequence[tuple[int, float]]  # (step, relative error) of the evaluations

@@ -27,6 +27,7 @@ class Denoiser(Protocol):
     objective: str  # key of OBJECTIVES
     device: torch.device
     dtype: torch.dtype  # in which its layers compute
+    fingerprint: str | None  # equal for equal models; None where that can't be told
 
     def modules(self) -> dict[str, nn.Module]:
         """Path of a layer, as in the layout -> its module."""

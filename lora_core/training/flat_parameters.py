@@ -9,15 +9,19 @@ from torch import Tensor, nn
 class FlatParameters:
     """Parameters whose data and gradients are views of two float32 buffers."""
 
-    def __init__(self, shapes: Sequence[Sequence[int]], device: torch.device) -> None:
-        sizes = [torch.Size(shape).numel() for shape in shapes]
-        self.whole = nn.Parameter(torch.zeros(sum(sizes), device=device))
+    def __init__(self, groups: Sequence[Sequence[Sequence[int]]], device: torch.device) -> None:
+        """groups: the shapes of each group of parameters, which lie together in the buffers."""
+        sizes = [[torch.Size(shape).numel() for shape in shapes] for shapes in groups]
+        self.whole = nn.Parameter(torch.zeros(sum(map(sum, sizes)), device=device))
         self.whole.grad = torch.zeros_like(self.whole)
+        self.groups = self._views([(sum(of_group),) for of_group in sizes])  # each as one parameter
+        self.views = self._views([shape for shapes in groups for shape in shapes])
+
+    def _views(self, shapes: Sequence[Sequence[int]]) -> list[nn.Parameter]:
+        sizes = [torch.Size(shape).numel() for shape in shapes]
         parts = torch.split(self.whole.detach(), sizes)
-        gradients = torch.split(self.whole.grad, sizes)
-        self.views = [
-            _view(part, gradient, shape) for part, gradient, shape in zip(parts, gradients, shapes, strict=True)
-        ]
+        gradients = torch.split(self.gradient, sizes)
+        return [_view(part, gradient, shape) for part, gradient, shape in zip(parts, gradients, shapes, strict=True)]
 
     @property
     def gradient(self) -> Tensor:

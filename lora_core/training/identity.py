@@ -23,10 +23,11 @@ class Identity:
     settings: str  # JSON of names and values
     layers: str  # hash of the layers to train
     pictures: str  # hash of the encoded pictures and their captions
+    model: str  # fingerprints of the weights that are not trained; those that can't be told count as equal
 
     def text(self) -> str:
         """All of it, for a checkpoint."""
-        return json.dumps([self.settings, self.layers, self.pictures])
+        return json.dumps([self.settings, self.layers, self.pictures, self.model])
 
     def short(self) -> str:
         """A hash for file names, SHORT hexadecimal digits."""
@@ -37,26 +38,40 @@ class Identity:
         if text == self.text():
             return []
         try:
-            settings, layers, pictures = json.loads(text)
+            settings, layers, pictures, model = json.loads(text)
             theirs, ours = json.loads(settings), json.loads(self.settings)
         except (TypeError, ValueError):
             return ["everything"]
         names = sorted({*theirs, *ours})
         found = [f"{n} ({theirs.get(n)}, now {ours.get(n)})" for n in names if theirs.get(n) != ours.get(n)]
         found += ["the layers of the model"] if layers != self.layers else []
+        found += ["the weights of the model"] if layers == self.layers and model != self.model else []
         return found + (["the pictures or captions"] if pictures != self.pictures else [])
 
 
 def identity_of(
-    settings: TrainSettings, targets: Sequence[TargetLayer], samples: Sequence[TrainSample], latents: Sequence[Tensor]
+    settings: TrainSettings,
+    targets: Sequence[TargetLayer],
+    samples: Sequence[TrainSample],
+    latents: Sequence[Tensor],
+    models: Sequence[str | None],
 ) -> Identity:
-    """Of a training on these layers; latents: of the samples, as the model takes them."""
+    """Of a training on these layers.
+
+    Args:
+        settings: how.
+        targets: the layers that are trained.
+        samples: what is learned from.
+        latents: of the samples, as the model takes them.
+        models: fingerprints of all models whose layers are trained.
+    """
     layers = json.dumps([(target.path, list(target.shape)) for target in targets])
     data = hashlib.sha256()
     for sample, latent in zip(samples, latents, strict=True):
         data.update(json.dumps([sample.caption, sample.repeats, sample.keep, list(latent.shape)]).encode())
         data.update(latent.cpu().contiguous().numpy().tobytes())
-    return Identity(settings.fingerprint(), hashlib.sha256(layers.encode()).hexdigest(), data.hexdigest())
+    hashed = hashlib.sha256(layers.encode()).hexdigest()
+    return Identity(settings.fingerprint(), hashed, data.hexdigest(), json.dumps(models))
 
 
 def check_samples(samples: Sequence[TrainSample]) -> None:

@@ -20,14 +20,18 @@ ON, OFF = "on", "off"
 ATTENTION = re.compile(r"(?:^|[._])(?:attn\d?|attention|self_attn|cross_attn|\w+_attn)(?:$|\.)|\.(?:to_[qkv]|qkv)$")
 FEED_FORWARD = re.compile(r"(?:^|\.)(?:ff|ffn|mlp|feed_forward|\w+_mlp)\.")
 FUSED_BLOCK = re.compile(r"(?:^|\.)linear[12]$")  # attention and feed-forward in one: single blocks of Flux
+TEXT_BLOCK = re.compile(r"(?:^|\.)layers\.\d+\.")  # in text encoders; embeddings and projections are never trained
 
 
-def _adamw(parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
+ParameterGroups = list[dict[str, Any]]  # as torch's optimisers take them
+
+
+def _adamw(groups: ParameterGroups, rate: float) -> torch.optim.Optimizer:
     """Loshchilov & Hutter 2019 (arXiv 1711.05101)."""
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 
-# What to train -> whether a matrix of the model belongs to it, by its path inside the denoiser.
+# What to train -> whether a matrix of the model belongs to it, by its path inside its part.
 TARGETS: Mapping[str, Callable[[str], bool]] = {
     "attention": lambda inner: bool(ATTENTION.search(inner) or FUSED_BLOCK.search(inner)),
     "attention + ff": lambda inner: bool(
@@ -37,7 +41,7 @@ TARGETS: Mapping[str, Callable[[str], bool]] = {
 }
 # Algorithm -> whether it also changes convolutions; these are taken wherever they are, 1x1 ones as linear layers are.
 ALGORITHMS: Mapping[str, bool] = {"lora": False, "locon": True}
-OPTIMISERS: Mapping[str, Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]] = {
+OPTIMISERS: Mapping[str, Callable[[ParameterGroups, float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
 }
 # Share of the run after warming up, 0..1 -> factor of the learning rate.
@@ -64,6 +68,7 @@ class TrainSettings:
     rank: int = 16
     alpha: float | None = None  # None: as large as the rank, so that the scale is 1
     learning_rate: float | None = None  # None: from the steps, see RATES
+    text_encoder_lr: float = 0.5  # learning rate of the text encoders, if they are trained / that of the denoiser
     seed: int = 0
     targets: str = "attention"
     algorithm: str = "lora"
@@ -134,6 +139,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "rank": (1, 4096),
     "alpha": (1e-6, 1e6),
     "learning_rate": (1e-9, 1.0),
+    "text_encoder_lr": (0, 100),
     "seed": (0, 2**64 - 1),
     "warmup": (0, 1),
     "clip": (0, 1e6),
@@ -153,14 +159,25 @@ def settings_of(values: Mapping[str, Any]) -> TrainSettings:
     return settings
 
 
-def chosen_layers(layout: ModelLayout, settings: TrainSettings) -> list[TargetLayer]:
-    """The layers of the denoiser to train, in the model's order. Raises BadTraining when there are none."""
+def chosen_layers(layout: ModelLayout, settings: TrainSettings, *, with_text: bool = False) -> list[TargetLayer]:
+    """The layers to train, in the model's order: those of the denoiser, then, if asked, those of its text encoders.
+
+    Raises BadTraining when one of the two has none.
+    """
     wanted, with_convolutions = TARGETS[settings.targets], ALGORITHMS[settings.algorithm]
-    matrices = [target for target in layout.targets.values() if target.part == UNET and target.is_matrix]
-    found = [t for t in matrices if (wanted(t.inner) if len(t.shape) == 2 else with_convolutions)]
+    matrices = [target for target in layout.targets.values() if target.is_matrix]
+    found = [t for t in matrices if t.part == UNET and (wanted(t.inner) if len(t.shape) == 2 else with_convolutions)]
+    texts = [
+        t for t in matrices if t.part != UNET and len(t.shape) == 2 and TEXT_BLOCK.search(t.inner) and wanted(t.inner)
+    ]
+    wrong: list[str] = []
     if not found:
-        raise BadTraining([f"the model ({layout.family.name}) has no layer that '{settings.targets}' names; use 'all'"])
-    return found
+        wrong.append(f"the model ({layout.family.name}) has no layer that '{settings.targets}' names; use 'all'")
+    if with_text and not texts:
+        wrong.append(f"the text encoder has no layer that '{settings.targets}' names; disconnect clip")
+    if wrong:
+        raise BadTraining(wrong)
+    return [*found, *texts] if with_text else found
 
 
 def rank_of(target: TargetLayer, settings: TrainSettings) -> int:

@@ -54,7 +54,7 @@ class TrainableLayer(nn.Module):
         """The layer's output y with the branch; x and y as the layer has them, [..., in] or [batch, in, *picture]."""
         if not self.is_on:
             return y
-        down, up = self.down.to(x.dtype), self.up.to(y.dtype)
+        down, up = self.down.to(x), self.up.to(y)  # a text encoder may be on another device than the denoiser
         if not is_linear(module):
             hidden = convolved(module, down, x)
             return y + torch.einsum("or,br...->bo...", up.flatten(1), hidden) * self.scale

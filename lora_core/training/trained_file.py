@@ -16,7 +16,7 @@ from ..key_dialects.spelling import SPELLINGS
 from ..lora_in_memory import LoraInMemory, lora_in_memory
 from ..row_pieces import Piece
 from ..spelled_layers import spell
-from ..target_layer import ModelLayout
+from ..target_layer import UNET, ModelLayout
 from .settings import ALGORITHMS, TrainSettings
 
 DIALECT = "kohya"  # which every program reads
@@ -53,10 +53,14 @@ def trained_file(
     Raises NotConvertible if the dialect has no words for a layer.
     """
     pieces = {layer.path: [_piece(layer, settings)] for layer in layers}
+    with_text = any(layout.targets[layer.path].part != UNET for layer in layers)
     spelled = spell(pieces, SPELLINGS[DIALECT], layout)
     if spelled.refused:
         raise NotConvertible(name, list(spelled.refused))
-    return lora_in_memory(name, spelled.tensors, _metadata(name, layout.family, settings, samples, step))
+    metadata = _metadata(name, layout.family, settings, samples, step)
+    if with_text:
+        metadata["ss_text_encoder_lr"] = f"{settings.rate * settings.text_encoder_lr:g}"
+    return lora_in_memory(name, spelled.tensors, metadata)
 
 
 def _piece(layer: TrainedLayer, settings: TrainSettings) -> Piece:
@@ -88,6 +92,7 @@ def _metadata(
         "ss_network_alpha": f"{settings.alpha_of:g}",
         "ss_network_args": json.dumps(arguments),
         "ss_learning_rate": f"{settings.rate:g}",
+        "ss_unet_lr": f"{settings.rate:g}",
         "ss_lr_scheduler": settings.schedule,
         "ss_optimizer": settings.optimiser,
         "ss_max_train_steps": str(settings.steps),

@@ -1,8 +1,10 @@
 """One training, step by step: whoever runs it sees every step, and can end it after any of them."""
 
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,24 @@ import torch
 from torch import Tensor
 
 from ..dataset import TrainSample
+from ..dataset.stored_values import fingerprint
 from ..errors import BadTraining, TrainingFailed
 from ..injection import Injection
 from ..lora_in_memory import LoraInMemory
 from .activations import fits
-from .batches import INIT, Batch, Batches, generator_of
+from .batches import Batch, Batches
 from .checkpoint import Checkpoint, read_checkpoint
 from .denoiser import Denoiser
-from .flat_parameters import FlatParameters
 from .identity import check_samples, identity_of
 from .loss_scale import LossScale
 from .objective import OBJECTIVES, WEIGHTINGS, errors
-from .settings import AUTO, INITS, ON, OPTIMISERS, TrainSettings, chosen_layers, rank_of
-from .trainable import TrainableLayer
-from .trained_file import TrainedLayer, trained_file
+from .settings import AUTO, ON, TrainSettings, chosen_layers
+from .text_encoder import TextEncoder
+from .trained_adapter import RATE_SHARE, TrainedAdapter
+from .trained_file import trained_file
 from .validation import Validation, grid, suggestion
 
+RESULTS = 2  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
 ADVICE_MEMORY = "Make the batch or the pictures smaller, or set checkpointing to 'on'."
 ADVICE_NAN = "Lower the learning rate, or raise the precision of the model. The last good state was kept."
@@ -56,6 +60,7 @@ class Trainer:
         settings: TrainSettings,
         *,
         empty: Any = None,
+        text: TextEncoder | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         """Raises BadTraining for settings that make no sense, for a set without pictures and for broken ones.
@@ -65,52 +70,40 @@ class Trainer:
             samples: what to learn from.
             settings: how.
             empty: conditioning of the empty caption, for caption dropout.
+            text: text encoders that are trained together with the denoiser; its layout names their layers. Captions
+                then go through them at every step, and the conditionings of the samples are not read.
             checkpoint: where the state is written to, and read from if a training of the same kind left one there.
         """
         settings.check()
         check_samples(samples)
-        if settings.caption_dropout and empty is None:
+        if settings.caption_dropout and empty is None and text is None:
             raise BadTraining(["caption dropout needs the conditioning of an empty caption"])
         self.settings = settings
         self.notes: list[str] = []
         self.step = 0
         self.checkpoint_path = checkpoint
-        self._denoiser, self._samples, self._empty = denoiser, list(samples), empty
+        self._denoiser, self._text = denoiser, text
+        self._samples, self._empty = list(samples), empty
         self._objective = OBJECTIVES[denoiser.objective]
-        self._targets = chosen_layers(denoiser.layout, settings)
+        self._targets = chosen_layers(denoiser.layout, settings, with_text=text is not None)
         name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
         self._batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
         self._grid = grid([sample for sample in self._samples if not sample.keep])
         with torch.inference_mode(False):
             self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
-        self._make_layers()
-        self._optimiser = OPTIMISERS[settings.optimiser]([self._flat.whole], settings.rate)
+        self._adapter = TrainedAdapter(self._targets, settings, denoiser.device)
+        if self._adapter.too_small:
+            self.notes.append(
+                f"{self._adapter.too_small} layers are too small for rank {settings.rank} and have the largest they can"
+            )
+        self._flat, self._layers = self._adapter.flat, self._adapter.layers
+        self._optimiser = self._adapter.optimiser()
         self._scale = LossScale(denoiser.dtype)
-        self.identity = identity_of(settings, self._targets, self._samples, self._latents)
+        models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
+        self.identity = identity_of(settings, self._targets, self._samples, self._latents, models)
         self._at_start: list[float] = []
         self._losses: list[float] = []
         self._history: list[tuple[int, float]] = []
-
-    def _make_layers(self) -> None:
-        settings = self.settings
-        shapes: list[tuple[int, ...]] = []
-        for target in self._targets:
-            rank, kernel = rank_of(target, settings), target.shape[2:]
-            shapes += [(rank, *target.shape[1:]), (target.shape[0], rank, *[1] * len(kernel))]
-        smaller = sum(rank_of(target, settings) < settings.rank for target in self._targets)
-        if smaller:
-            self.notes.append(f"{smaller} layers are too small for rank {settings.rank} and have the largest they can")
-        with torch.inference_mode(False):
-            self._flat = FlatParameters(shapes, self._denoiser.device)
-            rng = generator_of(settings.seed, INIT)
-            pairs = list(zip(self._flat.views[::2], self._flat.views[1::2], strict=True))
-            for down, _ in pairs:
-                down.data.copy_(INITS[settings.init](torch.empty(down.shape), rng))
-        scale = settings.alpha_of / settings.rank
-        self._layers = {
-            target.path: TrainableLayer(down, up, scale)
-            for target, (down, up) in zip(self._targets, pairs, strict=True)
-        }
 
     def run(self) -> Generator[StepReport]:
         """Train to the last step, one report each; closing it leaves the model as it was and keeps what was trained.
@@ -125,9 +118,11 @@ class Trainer:
         """
         self._resume()
         injection = Injection()
-        modules = self._denoiser.modules()
+        parts = [part for part in (self._text, self._denoiser) if part is not None]
+        modules = {path: module for part in parts for path, module in part.modules().items()}
         with ExitStack() as held:
-            held.enter_context(self._denoiser.frozen())
+            for part in parts:
+                held.enter_context(part.frozen())
             held.callback(injection.detach)
             injection.attach({modules[path]: layer for path, layer in self._layers.items()}, self)
             if self._should_checkpoint():
@@ -169,7 +164,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> float:
         """One step of the optimiser on a batch; the loss before it."""
         for group in self._optimiser.param_groups:
-            group["lr"] = self.settings.rate_at(self.step + 1)
+            group["lr"] = self.settings.rate_at(self.step + 1) * group[RATE_SHARE]
         with torch.inference_mode(False), torch.enable_grad():
             loss, norm = self._gradient(batch)
             while not bool(torch.isfinite(loss) & torch.isfinite(norm)):
@@ -200,34 +195,40 @@ class Trainer:
         wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
         noisy, target = self._objective.noisy(latents, noise, wide), self._objective.target(latents, noise, wide)
         samples = [self._samples[number] for number in batch.numbers]
-        texts = [self._empty if gone else s.conditioning for s, gone in zip(samples, batch.dropped, strict=True)]
-        conditions = self._denoiser.conditions(samples, texts, latents.shape)
         kept = [place for place, sample in enumerate(samples) if sample.keep]
         if kept:
-            target = target.to(noisy.dtype).index_copy(0, *self._untrained_output(kept, samples, texts, noisy, sigmas))
+            own = self._untrained_output(kept, samples, batch.dropped, noisy, sigmas)
+            target = target.to(noisy.dtype).index_copy(0, *own)
+        conditions = self._conditions(samples, batch.dropped, latents.shape)
         output = self._denoiser.predict(noisy, sigmas, conditions)
         weights = WEIGHTINGS[self.settings.weighting](self._objective, sigmas)
         return (weights * errors(output, target)).mean()
 
-    def _untrained_output(
-        self, places: Sequence[int], samples: Sequence[TrainSample], texts: Sequence[Any], noisy: Tensor, sigmas: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What the model says without the adapter at these places of a batch: their indices, and [places, ...]."""
-        own_samples, own_texts = [samples[place] for place in places], [texts[place] for place in places]
-        index = torch.tensor(places, device=noisy.device)
-        conditions = self._denoiser.conditions(own_samples, own_texts, noisy[index].shape)
-        with self._untrained(), torch.no_grad():
-            return index, self._denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
+    def _conditions(self, samples: Sequence[TrainSample], dropped: Sequence[bool], shape: torch.Size) -> Any:
+        """What the model reads of the samples' captions, as the text encoders say it now."""
+        if self._text is not None:
+            texts = self._text.encode(["" if gone else s.caption for s, gone in zip(samples, dropped, strict=True)])
+        else:
+            texts = [self._empty if gone else s.conditioning for s, gone in zip(samples, dropped, strict=True)]
+        return self._denoiser.conditions(samples, texts, shape)
 
-    @contextmanager
-    def _untrained(self) -> Generator[None]:
-        for layer in self._layers.values():
-            layer.is_on = False
-        try:
-            yield
-        finally:
-            for layer in self._layers.values():
-                layer.is_on = True
+    def _untrained_output(
+        self,
+        places: Sequence[int],
+        samples: Sequence[TrainSample],
+        dropped: Sequence[bool],
+        noisy: Tensor,
+        sigmas: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the model says without its adapter at these places of a batch: their indices, and [places, ...].
+
+        The captions are then those that text encoders read without theirs.
+        """
+        index = torch.tensor(places, device=noisy.device)
+        own, gone = [samples[place] for place in places], [dropped[place] for place in places]
+        with self._adapter.switched_off(), torch.no_grad():
+            conditions = self._conditions(own, gone, noisy[index].shape)
+            return index, self._denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
 
     def _validate(self) -> float | None:
         every = self.settings.validate_every
@@ -248,9 +249,8 @@ class Trainer:
             noise = torch.stack([cell.noise for cell in cells]).to(device)
             sigmas = self._denoiser.sigmas_at(torch.tensor([cell.position for cell in cells])).to(device)
             wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
-            texts = [sample.conditioning for sample in samples]
             with torch.inference_mode(False), torch.no_grad():
-                conditions = self._denoiser.conditions(samples, texts, latents.shape)
+                conditions = self._conditions(samples, [False] * len(samples), latents.shape)
                 noisy = self._objective.noisy(latents, noise, wide)
                 output = self._denoiser.predict(noisy, sigmas, conditions)
             found += [float(error) for error in errors(output, self._objective.target(latents, noise, wide))]
@@ -280,17 +280,25 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is."""
-        state = self._optimiser.state.get(self._flat.whole, {})
         return Checkpoint(
             step=self.step,
             fingerprint=self.identity.text(),
             factors=self._flat.whole.detach().clone(),
-            optimiser={name: value.clone() for name, value in state.items() if isinstance(value, Tensor)},
+            optimiser={
+                group + name: value.clone()
+                for group, part in self._groups().items()
+                for name, value in self._optimiser.state.get(part, {}).items()
+                if isinstance(value, Tensor)
+            },
             errors_at_start=self._at_start,
             losses=self._losses,
             history=self._history,
             loss_scale=self._scale.value,
         )
+
+    def _groups(self) -> dict[str, Tensor]:
+        """The parts of the optimiser, by what their state is called in a checkpoint."""
+        return {f"{number}.": part for number, part in enumerate(self._flat.groups)}
 
     def _resume(self) -> None:
         if self.checkpoint_path is None or self.step:
@@ -308,8 +316,9 @@ class Trainer:
         with torch.inference_mode(False):
             self._flat.whole.data.copy_(found.factors)
             device = self._flat.whole.device
-            moved = {k: (t if k == "step" else t.to(device)).clone() for k, t in found.optimiser.items()}
-            self._optimiser.state[self._flat.whole] = moved
+            for group, part in self._groups().items():
+                own = {k.removeprefix(group): t for k, t in found.optimiser.items() if k.startswith(group)}
+                self._optimiser.state[part] = {k: (t if k == "step" else t.to(device)).clone() for k, t in own.items()}
         self.step, self._scale.value = found.step, found.loss_scale
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)
         self._history = list(found.history)
@@ -326,10 +335,20 @@ class Trainer:
         """(step, relative error) of the evaluations."""
         return self._history
 
+    def trained_layers(self) -> str:
+        """How many layers of which parts, such as "32 layers of unet, 48 layers of clip_l"."""
+        counts = Counter(target.part for target in self._targets).items()
+        return ", ".join(f"{count} layers of {part}" for part, count in counts)
+
+    def result_key(self) -> str | None:
+        """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
+        read = [self._text.fingerprint] if self._text is not None else [s.conditioning for s in self._samples]
+        texts = fingerprint([*read, self._empty] if self.settings.caption_dropout else read)
+        if texts is None or self._denoiser.fingerprint is None or (self._text and self._text.fingerprint is None):
+            return None
+        return hashlib.sha256(f"{RESULTS} {self.identity.text()} {texts}".encode()).hexdigest()
+
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""
-        layers = [
-            TrainedLayer(path, layer.down.detach().clone(), layer.up.detach().clone())
-            for path, layer in self._layers.items()
-        ]
-        return trained_file(name, layers, self._denoiser.layout, self.settings, self._samples, self.step)
+        layers, layout = self._adapter.copies(), self._denoiser.layout
+        return trained_file(name, layers, layout, self.settings, self._samples, self.step)

@@ -6,6 +6,7 @@ from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
 from .model_weights import parameter_of
 from .previewing import PreviewOrder, is_cancelled, keeping_the_wish, raise_if_cancelled, sample, step_bar
+from .text_training import HostTextEncoder
 from .training import HostDenoiser
 from .work_progress import HostProgress
 from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
@@ -19,6 +20,7 @@ __all__ = [
     "HostDenoiser",
     "HostPatch",
     "HostProgress",
+    "HostTextEncoder",
     "ModelNames",
     "Moves",
     "PreviewOrder",

@@ -1,6 +1,5 @@
 """Hands pictures and captions to a host's VAE and CLIP, and tells these from others by their weights."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,9 @@ from torch import Tensor
 from ...lora_core.dataset import Encoders
 from ...lora_core.dataset.stored_values import plain_copy
 from ...lora_core.errors import BadSetting
+from .weights_digest import is_changed, weights_digest
 
-NUMBERS_LOOKED_AT = 256  # of each weight, evenly spread; a model that was tuned differs everywhere
 EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change
-HARMLESS_OBJECT_PATCHES = frozenset({"manual_cast_dtype"})  # newer hosts set it on every CLIP
 CHANGED = "{what} is changed by other nodes, so {made} are encoded anew in every run"
 UNKNOWN = "{what} can't be told from others by its weights, so {made} are encoded anew in every run"
 
@@ -29,7 +27,7 @@ def encoders_of(vae: Any, clip: Any) -> Encoders:
     if missing:
         raise BadSetting(f"nothing came in at {' and '.join(missing)}; the checkpoint may have none: load them apart")
     vae_id, vae_note = _identified(vae, "first_stage_model", "the VAE", "pictures", _vae_settings(vae))
-    clip_id, clip_note = _identified(clip, "cond_stage_model", "the CLIP", "captions", _clip_settings(clip))
+    clip_id, clip_note = _identified(clip, "cond_stage_model", "the CLIP", "captions", clip_settings(clip))
 
     def encode_picture(pixels: Tensor) -> Tensor:
         with torch.no_grad():
@@ -72,7 +70,8 @@ def _vae_settings(vae: Any) -> str:
     return f"{type(vae).__qualname__} { {name: value for name, value in values.items() if not _has_code(value)} }"
 
 
-def _clip_settings(clip: Any) -> str:
+def clip_settings(clip: Any) -> str:
+    """What of a CLIP, beside its weights, decides how captions are read."""
     options = sorted(getattr(clip, "tokenizer_options", {}).items())
     tokenizer = type(getattr(clip, "tokenizer", None)).__qualname__
     return f"{tokenizer} {getattr(clip, 'layer_idx', None)} {options}"
@@ -88,32 +87,7 @@ def _identified(encoder: Any, module_name: str, what: str, made: str, settings: 
     module, patcher = getattr(encoder, module_name, None), getattr(encoder, "patcher", None)
     if module is None or patcher is None:
         return None, UNKNOWN.format(what=what, made=made)
-    if _is_changed(patcher) or getattr(encoder, "use_clip_schedule", False):
+    if is_changed(patcher) or getattr(encoder, "use_clip_schedule", False):
         return None, CHANGED.format(what=what, made=made)
-    digest = _digest(module, patcher, f"{type(module).__qualname__} {settings}")
+    digest = weights_digest(module, patcher, f"{type(module).__qualname__} {settings}")
     return digest, "" if digest else UNKNOWN.format(what=what, made=made)
-
-
-def _is_changed(patcher: Any) -> bool:
-    tables = (patcher.wrappers, patcher.injections, patcher.additional_models)
-    return bool(
-        patcher.patches
-        or patcher.hook_patches
-        or patcher.forced_hooks
-        or set(patcher.object_patches) - HARMLESS_OBJECT_PATCHES
-        or any(any(table.values()) for table in tables)
-    )
-
-
-def _digest(module: torch.nn.Module, patcher: Any, settings: str) -> str | None:
-    """sha256 of the settings and of some numbers of each unpatched weight; None where these can't be read."""
-    digest = hashlib.sha256(settings.encode())
-    for name, current in sorted(module.state_dict().items()):
-        weight = patcher.backup[name].weight if name in patcher.backup else current
-        if not isinstance(weight, Tensor) or weight.is_meta or type(weight) not in (Tensor, torch.nn.Parameter):
-            return None
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // NUMBERS_LOOKED_AT)].cpu().contiguous()
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        digest.update(some.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

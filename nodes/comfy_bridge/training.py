@@ -13,12 +13,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...lora_core.dataset import TrainSample
 from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
+from .frozen_weights import StandIns, stand_ins
 from .model_names import ModelNames
+from .other_forwards import Recomputed, other_forwards
+from .weights_digest import fingerprint_of
 from .woven_models import compute_dtype
 
 CAPTURE = "lora_loom_training"
@@ -47,7 +49,9 @@ class Conditions:
 class KeptConditions:
     """What the host made of captions, for the next time they are seen; as many as have room."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        """limit: bytes."""
+        self._limit = limit
         self._kept: dict[Any, tuple[Any, dict[str, Any]]] = {}  # with what the key is about, so that its id lives on
         self._bytes = 0
 
@@ -59,7 +63,7 @@ class KeptConditions:
     def keep(self, key: Any, conditioning: Any, conditions: dict[str, Any]) -> dict[str, Any]:
         """Keep it if there is room, and hand it on. Nothing makes room for it: training sees all in turn."""
         size = sum(one.cond.nbytes for one in conditions.values() if isinstance(getattr(one, "cond", None), Tensor))
-        if self._bytes + size <= KEPT_BYTES:
+        if self._bytes + size <= self._limit:
             self._kept[key] = (conditioning, conditions)
             self._bytes += size
         return conditions
@@ -90,8 +94,11 @@ def can_join(members: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> bo
 class HostDenoiser:
     """See lora_core.training.Denoiser."""
 
-    def __init__(self, patcher: ModelPatcher, names: ModelNames) -> None:
-        """Raises BadTraining for a model whose kind of prediction is not known."""
+    def __init__(self, patcher: ModelPatcher, names: ModelNames, *, keeps: bool = True) -> None:
+        """Raises BadTraining for a model whose kind of prediction is not known.
+
+        keeps: whether what follows from a conditioning is kept; of no use where conditionings are made at every step.
+        """
         self._patcher = patcher
         self._model: Any = patcher.model
         self.layout = names.layout
@@ -99,7 +106,10 @@ class HostDenoiser:
         self.objective = objective_of(self._sampling)
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
-        self._kept = KeptConditions()
+        self._weights = StandIns([])
+        lineage = " ".join(kind.__qualname__ for kind in type(self._sampling).__mro__)
+        self.fingerprint = fingerprint_of(patcher, lineage)
+        self._kept = KeptConditions(KEPT_BYTES if keeps else 0)
 
     def modules(self) -> dict[str, nn.Module]:
         """See Denoiser.modules."""
@@ -107,15 +117,21 @@ class HostDenoiser:
 
     @contextmanager
     def frozen(self) -> Generator[None]:
-        """See Denoiser.frozen. Weights that a node loaded are inference tensors, which autograd refuses to keep;
-        meanwhile views of the same memory stand in their place."""
-        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
+        """See Denoiser.frozen."""
+        self._load()
         with ExitStack() as held:
             held.callback(self._kept.forget)
-            held.callback(_put_back, _stand_in(self._model))
-            held.callback(self._model.train, self._model.training)
-            self._model.eval()
+            self._weights = held.enter_context(stand_ins(self._model))
             yield
+
+    def settle(self) -> None:
+        """Call it inside of `frozen` when others have used the model, which the host may have moved away for them."""
+        with torch.inference_mode(False):
+            self._load()
+            self._weights.settle()
+
+    def _load(self) -> None:
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
 
     def scaled(self, latent: Tensor) -> Tensor:
         """See Denoiser.scaled."""
@@ -206,35 +222,13 @@ class HostDenoiser:
     @contextmanager
     def checkpointed(self) -> Generator[None]:
         """See Denoiser.checkpointed."""
-        found: list[tuple[nn.Module, Any]] = []
-        try:
-            for block in blocks_of(self._model.diffusion_model):
-                found.append((block, block.__dict__.get("forward")))
-                block.forward = _Recomputed(block.forward)
+        with other_forwards(blocks_of(self._model.diffusion_model), Recomputed):
             yield
-        finally:
-            for block, before in reversed(found):
-                if before is None:
-                    block.__dict__.pop("forward", None)
-                else:
-                    block.__dict__["forward"] = before
 
     def memory(self) -> Memory | None:
         """See Denoiser.memory."""
         host: Any = comfy.model_management
         return Memory(int(host.get_free_memory(self.device)), int(host.get_total_memory(self.device)))
-
-
-class _Recomputed:
-    """A block's forward whose activations are made again in the backward pass."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward = forward
-
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self._forward(*inputs, **options)
-        return checkpoint(self._forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 def blocks_of(module: nn.Module, *, inside: bool = False) -> list[nn.Module]:
@@ -279,55 +273,3 @@ def _copied(options: Mapping[str, Any]) -> dict[str, Any]:
         for kind, by_key in options.get("wrappers", {}).items()
     }
     return {**options, "wrappers": wrappers}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _StandIn:
-    """What stands in the place of a tensor of a module."""
-
-    held: dict[str, Any]  # the module's own table of parameters or buffers
-    name: str
-    found: Tensor
-    replacement: Tensor
-    needed_gradient: bool
-
-
-def _stand_in(model: nn.Module) -> list[_StandIn]:
-    made: list[_StandIn] = []
-    refused: list[str] = []
-    with torch.inference_mode(False):
-        for path, module in model.named_modules():
-            for table in (module._parameters, module._buffers):  # torch has no public way to replace what they hold
-                for name, tensor in table.items():
-                    if tensor is None:
-                        continue
-                    if tensor.is_inference() and type(tensor) not in (Tensor, nn.Parameter):
-                        refused.append(f"{path}.{name} ({type(tensor).__name__})")
-                        continue
-                    made.append(_StandIn(table, name, tensor, _view_of(tensor), tensor.requires_grad))
-    if refused:
-        raise BadTraining(
-            [f"weights of this kind can't be trained on: {', '.join(refused[:3])} ({len(refused)} in all)"]
-        )
-    for one in made:
-        one.held[one.name] = one.replacement
-        if one.replacement is one.found and one.needed_gradient:
-            one.found.requires_grad_(False)
-    return made
-
-
-def _view_of(tensor: Tensor) -> Tensor:
-    """The same memory in a tensor that autograd may keep."""
-    if not tensor.is_inference():
-        return tensor
-    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
-    return nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
-
-
-def _put_back(made: Sequence[_StandIn]) -> None:
-    for one in made:
-        if one.held.get(one.name) is one.replacement:
-            one.held[one.name] = one.found
-        if one.needed_gradient and not one.found.is_inference():
-            one.found.requires_grad_(True)

@@ -133,9 +133,10 @@ class _Beside:
         """Weave, set and place the matrices, all or nothing: half of a weave would be taken for a whole one."""
         weave = self._woven.weave
         try:
-            weave.set_strengths(self._strengths)
-            _keep_matrices(patcher.model, self._woven)
-            weave.place(patcher.load_device)
+            with torch.inference_mode(False):  # so that a training of the model may go through the matrices
+                weave.set_strengths(self._strengths)
+                _keep_matrices(patcher.model, self._woven)
+                weave.place(patcher.load_device)
         except BaseException as error:
             weave.drop()
             if _is_out_of_memory(error):

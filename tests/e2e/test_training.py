@@ -1,5 +1,6 @@
 """Training in a running ComfyUI: applied in the same run, watched, stopped, cancelled, killed, and gone on with."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -89,6 +90,21 @@ def test_what_was_trained_is_applied_in_the_same_run_and_seen_by_a_page_opened_l
     assert "seen" in again.cached
 
 
+def test_model_and_text_encoder_are_trained_and_applied_in_the_same_run(server: RunningServer) -> None:
+    _draw_shapes(server)
+    concept = _concept("both", 3, clip=["model", 1], preview_every=3, preview_prompts=CAPTION)
+    graph = trained_picture_graph([concept], CAPTION, 7, {"both": 1.0})
+    half = server.client.run(graph)
+    assert re.match(r"done: step 3 of 3.*\nTrained: \d+ layers of unet, 8 layers of clip_l\.", half.text("both"))
+    graph["both applied"]["inputs"]["clip"] = ["model", 1]
+    graph["positive"]["inputs"]["clip"] = ["both applied", 1]
+    whole = server.client.run(graph)
+    assert "both" in whole.cached
+    pictures = [server.client.picture(one.images(PICTURE_NODE)[0]) for one in (half, whole)]
+    assert pictures[0] != pictures[1]
+    assert [key for key in load_file(_loras(server) / "both.safetensors") if key.startswith("lora_te")]
+
+
 def test_stopping_keeps_the_result_and_goes_on_with_the_graph(server: RunningServer) -> None:
     _draw_shapes(server)
     graph = trained_picture_graph([_concept("stopped", 100_000)], CAPTION, 7, {"stopped": 1.0})
@@ -107,7 +123,8 @@ def test_stopping_keeps_the_result_and_goes_on_with_the_graph(server: RunningSer
 
 def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningServer) -> None:
     server = own_server
-    unbroken = _concept("unbroken", 12)
+    clip = ["model", 1]  # the text encoder is trained too
+    unbroken = _concept("unbroken", 12, clip=clip)
     server.client.run(training_graph([unbroken]))
     expected = load_file(_loras(server) / "unbroken.safetensors")
 
@@ -122,13 +139,16 @@ def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningSe
     assert view["state"] == "cancelled", view
     assert (_loras(server) / f"cancelled_step{step}.safetensors").is_file()
 
-    server.client.queue(training_graph([_concept("killed", 12)]))
+    killed = _concept("killed", 12, clip=clip)
+    server.client.queue(training_graph([killed]))
     _until(lambda: (_view(server, "killed") or {}).get("step", 0) >= 5)
     server.process.kill()
     server.process.wait()
     with running_server(server.settings) as second:
-        report = second.client.run(training_graph([_concept("killed", 12)])).text("killed")
+        report = second.client.run(training_graph([killed])).text("killed")
+        again = second.client.run(training_graph([unbroken])).text("unbroken")
     assert "goes on from step" in report
+    assert again.startswith("done before: unbroken.safetensors")
     found = load_file(_loras(server) / "killed.safetensors")
     assert found.keys() == expected.keys()
     assert all((found[key] == expected[key]).all() for key in found)

@@ -32,7 +32,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 MILLISECONDS_TO_LOAD = 120_000
 MILLISECONDS_TO_RUN = 60_000
 # Inputs of the examples that name files which are the user's, and those that the host blames together with them.
-CHOICES = {"ckpt_name", "lora_name", "rows", "strengths", "lora_name_2", "strengths_2"}
+CHOICES = {"ckpt_name", "folder", "lora_name", "rows", "strengths", "lora_name_2", "strengths_2"}
 
 MARKUP = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 

@@ -1,5 +1,6 @@
 """What the host is told about the nodes: ids, tooltips, and that old and new hosts take the schema."""
 
+import json
 import re
 from pathlib import Path
 
@@ -49,6 +50,25 @@ def test_the_help_page_names_every_input_and_output(node: type[io.ComfyNode]) ->
     page = (Path(__file__).parents[2] / "web" / "docs" / f"{schema.node_id}.md").read_text("utf-8")
     named = [entry.id for entry in schema.inputs] + [entry.display_name or entry.id for entry in schema.outputs]
     assert [name for name in named if f"| {name}" not in page] == []
+
+
+DRAWN_BY_THE_PAGE = {"rows", "points"}  # widgets of the pack's own, which explain themselves
+LOCALES = sorted((Path(__file__).parents[2] / "locales").glob("*/nodeDefs.json"))
+
+
+@pytest.mark.parametrize("file", LOCALES, ids=lambda file: file.parent.name)
+def test_a_language_has_every_node_with_all_inputs_and_outputs_and_no_others(file: Path) -> None:
+    texts = json.loads(file.read_text("utf-8"))
+    schemas = {node.GET_SCHEMA().node_id: node.GET_SCHEMA() for node in NODES}
+    assert sorted(texts) == sorted(schemas)
+    for name, schema in schemas.items():
+        named = texts[name]
+        assert sorted(named["inputs"]) == sorted(entry.id for entry in schema.inputs)
+        assert list(named["outputs"]) == [str(number) for number in range(len(schema.outputs))]
+        entries = [*named["inputs"].values(), *named["outputs"].values()]
+        assert named["display_name"] and named["description"] and all(entry["name"] for entry in entries)
+        unexplained = {key for key, entry in named["inputs"].items() if not entry.get("tooltip")}
+        assert unexplained <= DRAWN_BY_THE_PAGE
 
 
 @pytest.mark.parametrize("node", NODES, ids=IDS)

@@ -1,6 +1,8 @@
 """The node Train LoRA on the real host, with the demo's model and pictures drawn for it, as its executor runs it."""
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import HostDenoiser, PreviewOrder, sample
 from lora_pack.nodes.dataset import Dataset
 from lora_pack.nodes.train_lora import TrainLora
+from lora_pack.nodes.training_files import CHECKPOINTS_KEPT, STATE_FOLDER
 from lora_pack.nodes.training_progress import BOARD
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -56,7 +59,7 @@ def folders(loras_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    return loras_dir, tmp_path / "output" / training_run.STATE_FOLDER
+    return loras_dir, tmp_path / "output" / STATE_FOLDER
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +81,12 @@ def train(
 
     def execute(name: str = "trained", **asked: Any) -> tuple[Any, Tensor, Tensor, str]:
         inputs: dict[str, Any] = {
-            "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "learning_rate": 0.01, "targets": "attention",
-            "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "", "settings": OTHERS,
+            "model": demo[0], "dataset": data, "steps": STEPS, "batch": 2, "rank": 4, "learning_rate": 0.01,
+            "targets": "attention", "seed": 1, "filename": name, "preview_every": 0, "preview_prompts": "",
+            "settings": OTHERS,
         }  # fmt: skip
         with torch.inference_mode():
-            return TrainLora.execute(model=demo[0], **inputs | asked).args
+            return TrainLora.execute(**inputs | asked).args
 
     return execute
 
@@ -138,20 +142,21 @@ def test_the_file_says_what_it_is(train: Any, folders: tuple[Path, Path]) -> Non
 
 def test_the_same_seed_gives_the_same_file_to_the_byte(train: Any, folders: tuple[Path, Path]) -> None:
     train()
-    first = (folders[0] / "trained.safetensors").read_bytes()
+    first = (folders[0] / "trained.safetensors").rename(folders[0] / "first.safetensors").read_bytes()
     train()
-    assert (folders[0] / "trained_2.safetensors").read_bytes() == first
+    assert (folders[0] / "trained.safetensors").read_bytes() == first
     train(seed=2)
-    assert (folders[0] / "trained_3.safetensors").read_bytes() != first
+    assert (folders[0] / "trained_2.safetensors").read_bytes() != first
 
 
 def test_looking_changes_nothing_but_the_picture_in_the_file(train: Any, folders: tuple[Path, Path]) -> None:
     train()
+    (folders[0] / "trained.safetensors").rename(folders[0] / "first.safetensors")
     train(preview_every=2)
-    unseen, seen = (load_file(folders[0] / name) for name in ("trained.safetensors", "trained_2.safetensors"))
+    unseen, seen = (load_file(folders[0] / name) for name in ("first.safetensors", "trained.safetensors"))
     assert unseen.keys() == seen.keys()
     assert all(torch.equal(seen[key], tensor) for key, tensor in unseen.items())
-    with safe_open(folders[0] / "trained_2.safetensors", "pt") as file:
+    with safe_open(folders[0] / "trained.safetensors", "pt") as file:
         assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
 
 
@@ -174,6 +179,77 @@ def test_a_cancelled_run_is_kept_and_goes_on_to_the_result_of_an_unbroken_one(
     *_, report = train()
     assert "goes on from step 3" in report and not list(folders[1].iterdir())
     assert (folders[0] / "trained_2.safetensors").read_bytes() == unbroken
+    *_, report = train()  # the host runs it once more, since no state is kept now
+    assert report.startswith("done before: trained_2.safetensors")
+
+
+def test_a_training_that_is_done_is_handed_out_at_once(
+    train: Any, demo: tuple[Any, Any, Any], folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, chart, *_ = train(preview_every=3)
+    with monkeypatch.context() as without:
+        without.setattr(Trainer, "run", lambda _: pytest.fail("it trained"))
+        again, same_chart, _, report = train(model=load_demo_model(ROOT / "demo")[0])  # as after a start of the host
+    assert report.startswith("done before: trained.safetensors is the result of this very training")
+    assert "choose another seed" in report and BOARD.all()[-1]["state"] == "done"
+    assert torch.equal(chart, same_chart)
+    with first.tensors() as ours, again.tensors() as theirs:
+        assert first.header.entries.keys() == again.header.entries.keys()
+        assert all(torch.equal(ours.tensor(key), theirs.tensor(key)) for key in first.header.entries)
+    assert [path.name for path in folders[0].iterdir()] == ["trained.safetensors"]
+
+
+def test_whatever_differs_from_a_training_that_is_done_is_trained(
+    train: Any, demo: tuple[Any, Any, Any], data: TrainingSet, folders: tuple[Path, Path]
+) -> None:
+    train()
+    tuned = load_demo_model(ROOT / "demo")[0]
+    with torch.no_grad():
+        for parameter in tuned.model.diffusion_model.parameters():
+            parameter.mul_(1.001)
+    plain = load_demo_model(ROOT / "demo")[0]
+    applied = ApplyLora.execute(plain, "trained.safetensors", 0.5, 0.5, "error", mode="branch").args[0]
+    first, *others = data.samples
+    brighter = [replace(first, latent=first.latent + 0.1), *others]
+    reworded = [replace(first, conditioning=data.encode_text("a blue square")), *others]
+    asked: list[dict[str, Any]] = [
+        {"steps": STEPS + 1}, {"model": tuned}, {"model": applied}, {"clip": demo[1]},
+        {"dataset": replace(data, samples=brighter)}, {"dataset": replace(data, samples=reworded)},
+    ]  # fmt: skip
+    for other in asked:
+        assert train(**other)[3].startswith("done: "), other
+    path = folders[0] / "trained.safetensors"
+    for stale in folders[0].glob("trained_*"):
+        stale.unlink()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert train()[3].startswith("done: ")  # the file was changed
+    (folders[0] / "trained_3.safetensors").write_bytes(b"no file of ours")
+    assert train()[3].startswith("done before: trained_2.safetensors")
+
+
+def test_a_training_that_was_stopped_is_not_taken_for_a_whole_one(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as pressed:
+        pressed.setattr(training_run, "is_cancelled", lambda: BOARD.ask_to_stop(NODE) and False)
+        assert train()[3].startswith("stopped: ")
+    assert train()[3].startswith("done: ")
+
+
+def test_of_the_states_of_cancelled_trainings_the_newest_are_kept(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders[1].mkdir(parents=True)
+    states = [folders[1] / f"old{number}.{number:012x}.checkpoint.safetensors" for number in range(10)]
+    foreign = [folders[1] / name for name in ("mine.checkpoint.safetensors", "notes.txt", "a.0123.safetensors")]
+    for age, path in enumerate([*states, *foreign]):
+        path.write_bytes(b"")
+        os.utime(path, ns=(age, age))
+    _after(monkeypatch, 2)
+    *_, report = train()
+    left = {path.name for path in folders[1].iterdir()}
+    assert {path.name for path in (*states[3:], *foreign)} < left and len(left) == CHECKPOINTS_KEPT + len(foreign)
+    assert all(path.name in report for path in states[:3]) and "deleted the oldest states" in report
 
 
 def test_stopping_keeps_the_result_and_no_state(

@@ -60,13 +60,19 @@ def _factors(trainer: Trainer) -> Tensor:
 def inference_model(model: Any) -> Any:
     """The model with weights as a node of the host loads them: in inference mode."""
     with torch.inference_mode():
-        config = model.model.model_config  # shared: newer hosts' configs can't be copied
-        inner = copy.deepcopy(model.model, {id(config): config})
-        for name, parameter in list(inner.named_parameters()):
-            parent, _, leaf = name.rpartition(".")
-            inner.get_submodule(parent)._parameters[leaf] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
-        assert next(inner.diffusion_model.parameters()).is_inference()
-        return comfy.model_patcher.ModelPatcher(inner, CPU, CPU)
+        made = _copied(model)
+        assert next(made.model.diffusion_model.parameters()).is_inference()
+        return made
+
+
+def _copied(model: Any) -> Any:
+    """The model in memory of its own; where weights lie decides how the CPU rounds."""
+    config = model.model.model_config  # shared: newer hosts' configs can't be copied
+    inner = copy.deepcopy(model.model, {id(config): config})
+    for name, parameter in list(inner.named_parameters()):
+        parent, _, leaf = name.rpartition(".")
+        inner.get_submodule(parent)._parameters[leaf] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
+    return comfy.model_patcher.ModelPatcher(inner, CPU, CPU)
 
 
 def _state(model: Any) -> State:
@@ -111,7 +117,7 @@ def test_the_model_is_the_very_same_after_a_cut_and_an_error(
 
 
 def test_weights_of_inference_mode_train_as_others_do(model: Any, inference_model: Any) -> None:
-    plain = _trainer(model)
+    plain = _trainer(_copied(model))
     list(plain.run())
     with torch.inference_mode():
         inside = _trainer(inference_model)

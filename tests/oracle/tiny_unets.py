@@ -132,16 +132,19 @@ class TwinUNet:
         return torch.cat([self.sample.pooled, sizes], dim=1)
 
 
-def twin_unet(family: str) -> TwinUNet:
+def twin_unet(family: str, context: int = CONTEXT, pooled: int = POOLED) -> TwinUNet:
     """Make both UNets of a family, and carry every parameter from the reference to the host's."""
-    reference = UNet2DConditionModel(**REFERENCES[family]).eval().requires_grad_(False)
+    widths: dict[str, int] = {"cross_attention_dim": context}
+    if family == "SDXL":
+        widths["projection_class_embeddings_input_dim"] = pooled + 6 * TIME_WIDTH
+    reference = UNet2DConditionModel(**{**REFERENCES[family], **widths}).eval().requires_grad_(False)
     randomise_(reference, torch.Generator().manual_seed(SEED))
-    patcher = _host_model(family)
+    patcher = _host_model(family, context, pooled)
     to_host = unet_to_diffusers(patcher.model.model_config.unet_config)
     weights = reference.state_dict()
     names = {name: to_host[name] for name in weights}
     patcher.model.diffusion_model.load_state_dict({names[name]: tensor for name, tensor in weights.items()})
-    return TwinUNet(family=family, reference=reference, patcher=patcher, names=names, sample=_sample())
+    return TwinUNet(family=family, reference=reference, patcher=patcher, names=names, sample=_sample(context, pooled))
 
 
 def randomise_(model: torch.nn.Module, rng: torch.Generator) -> None:
@@ -154,22 +157,25 @@ def randomise_(model: torch.nn.Module, rng: torch.Generator) -> None:
             parameter.data = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
 
 
-def _host_model(family: str) -> ModelPatcher:
+def _host_model(family: str, context: int, pooled: int) -> ModelPatcher:
     base = {"SD1.5": comfy.supported_models.SD15, "SDXL": comfy.supported_models.SDXL}[family]
     tiny = type("Tiny", (base,), {"unet_config": {}, "unet_extra_config": {}})
-    config = tiny({**COMMON_OF_HOST, **HOSTS[family]})
+    widths: dict[str, int] = {"context_dim": context}
+    if family == "SDXL":
+        widths["adm_in_channels"] = pooled + 6 * TIME_WIDTH
+    config = tiny({**COMMON_OF_HOST, **HOSTS[family], **widths})
     config.set_inference_dtype(torch.float32, None)
     cpu = torch.device("cpu")
     model = config.get_model({}, "", device="cpu")
     return ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
 
-def _sample() -> Sample:
+def _sample(context: int, pooled: int) -> Sample:
     rng = torch.Generator().manual_seed(SEED + 1)
     return Sample(
         latents=torch.randn(2, 4, 8, 8, generator=rng),
         timesteps=torch.tensor([721.0, 33.0]),
-        context=torch.randn(2, 7, CONTEXT, generator=rng),
-        pooled=torch.randn(2, POOLED, generator=rng),
+        context=torch.randn(2, 7, context, generator=rng),
+        pooled=torch.randn(2, pooled, generator=rng),
         sizes=torch.tensor([[64.0, 64, 0, 0, 64, 64], [96, 48, 8, 0, 64, 32]]),
     )

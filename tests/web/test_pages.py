@@ -43,10 +43,3 @@ def _names(language: str) -> dict[str, tuple[list[str], list[str]]]:
 def test_a_language_names_what_the_english_names_and_nothing_else(language: str) -> None:
     assert len(LANGUAGES) >= 3
     assert _names(language) == _names("en")
-
-
-def test_what_is_named_in_a_language_is_there_in_the_nodes() -> None:
-    source = "".join(file.read_text("utf-8") for file in (ROOT / "nodes").glob("*.py"))
-    for node, (inputs, _) in _names("en").items():
-        assert f'"{node}"' in source
-        assert [name for name in inputs if f'"{name}"' not in source] == []

@@ -34,8 +34,11 @@ class FakeDenoiser:
     """Implements Denoiser without a host; counts how often it is opened and closed."""
 
     device = torch.device("cpu")
+    fingerprint: str | None = "a fake model"
 
-    def __init__(self, objective: str = "eps", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, objective: str = "eps", dtype: torch.dtype = torch.float32, text: "FakeTextEncoder | None" = None
+    ) -> None:
         self.objective, self.dtype = objective, dtype
         with torch.random.fork_rng():
             torch.manual_seed(5)
@@ -44,7 +47,8 @@ class FakeDenoiser:
             self.model.diffusion_model.blocks = nn.ModuleList([Block(), Block()])
             self.model.diffusion_model.time_in = nn.Linear(1, WIDTH)
         self.model.to(dtype).requires_grad_(False)
-        self.layout = list_targets({name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()})
+        weights = self.model.state_dict() | (text.model.state_dict() if text else {})
+        self.layout = list_targets({name: tuple(tensor.shape) for name, tensor in weights.items()})
         self.opens = self.closes = self.forwards = 0
         self.free: int | None = None
         self.poison_at = -1  # the forward that says nonsense
@@ -102,6 +106,52 @@ class FakeDenoiser:
         return None if self.free is None else Memory(self.free, self.free)
 
 
+class TextLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attn = nn.ModuleDict({name: nn.Linear(WIDTH, WIDTH) for name in ("q_proj", "out_proj")})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.self_attn["out_proj"](torch.tanh(self.self_attn["q_proj"](x)))
+
+
+class FakeTextEncoder:
+    """Implements TextEncoder without a host: says a number of its own for every letter, through two layers."""
+
+    fingerprint: str | None = "a fake text encoder"
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(6)
+            self.model = nn.ModuleDict({"clip_l": nn.Module()})
+            self.model["clip_l"].transformer = nn.Module()
+            self.model["clip_l"].transformer.layers = nn.ModuleList([TextLayer(), TextLayer()])
+            self._letters = torch.randn(128, WIDTH)
+        self.model.requires_grad_(False)
+        self.opens = self.closes = 0
+        self.read: list[str] = []
+
+    def modules(self) -> dict[str, nn.Module]:
+        return dict(self.model.named_modules())
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.opens += 1
+        try:
+            yield
+        finally:
+            self.closes += 1
+
+    def encode(self, captions: Sequence[str]) -> list[Tensor]:
+        self.read += captions
+        letters = [self._letters[[ord(letter) for letter in caption]].sum(dim=0) for caption in captions]
+        x = torch.stack(letters)
+        layers: Any = self.model["clip_l"].transformer.layers
+        for layer in layers:
+            x = layer(x)
+        return list(x)
+
+
 def pictures(*shapes: tuple[int, int], repeats: int = 1, keep: bool = False) -> list[TrainSample]:
     rng = torch.Generator().manual_seed(12 if keep else 11)
     return [
@@ -122,11 +172,13 @@ def trainer_of(
     denoiser: FakeDenoiser | None = None,
     samples: Sequence[TrainSample] | None = None,
     checkpoint: Path | None = None,
+    text: FakeTextEncoder | None = None,
     **settings: Any,
 ) -> Trainer:
     data = pictures((4, 4), (4, 4), (4, 6)) if samples is None else samples
     chosen = TrainSettings(**{**SETTINGS, **settings})
-    return Trainer(denoiser or FakeDenoiser(), data, chosen, checkpoint=checkpoint, empty=torch.zeros(WIDTH))
+    model = denoiser or FakeDenoiser(text=text)
+    return Trainer(model, data, chosen, checkpoint=checkpoint, empty=None if text else torch.zeros(WIDTH), text=text)
 
 
 def factors(trainer: Trainer) -> Tensor:
@@ -146,6 +198,7 @@ def files(trainer: Trainer, folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
 
 
-def long_trainer(checkpoint: Path | None) -> Trainer:
-    """What killed_run.py trains."""
-    return trainer_of(checkpoint=checkpoint, steps=150, batch=2, save_every=3, validate_every=100)
+def long_trainer(checkpoint: Path | None, kind: str) -> Trainer:
+    """What killed_run.py trains; kind: "model", or "model and text"."""
+    text = FakeTextEncoder() if kind == "model and text" else None
+    return trainer_of(checkpoint=checkpoint, text=text, steps=150, batch=2, save_every=3, validate_every=100)

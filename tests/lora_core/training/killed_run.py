@@ -1,4 +1,4 @@
-"""A training in a process of its own, that says each step and can be killed. Argument: the checkpoint file."""
+"""A training in a process of its own, that says each step and can be killed. Arguments: checkpoint file, kind."""
 
 import sys
 from pathlib import Path
@@ -12,5 +12,5 @@ from fakes import long_trainer
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for report in long_trainer(Path(sys.argv[1])).run():
+    for report in long_trainer(Path(sys.argv[1]), sys.argv[2]).run():
         print(report.step, flush=True)

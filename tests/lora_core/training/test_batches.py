@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from lora_pack.lora_core.training.batches import BUCKET, DROPOUT, INIT, NOISE, ORDER, TIME, Batches, generator_of
+from lora_pack.lora_core.training.batches import (
+    BUCKET,
+    DROPOUT,
+    INIT,
+    KEEP_SHARE,
+    NOISE,
+    ORDER,
+    TIME,
+    Batches,
+    generator_of,
+)
 
 from .fakes import pictures
 
@@ -19,6 +29,19 @@ def test_every_picture_comes_up_as_often_as_its_repeats_ask_for() -> None:
     batches = _batches(mixed, 2)
     seen = Counter(number for _ in range(50) for number in batches.next().numbers)
     assert [seen[number] for number in range(3)] == [20, 20, 60]
+
+
+@pytest.mark.parametrize("kept", [1, 7, 40])
+def test_pictures_to_keep_are_seen_in_the_same_share_however_many_they_are(kept: int) -> None:
+    learned = pictures((4, 4), (4, 4), repeats=3) + pictures(*[(4, 4)] * 8)
+    samples = learned + pictures(*[(4, 4)] * kept, keep=True)
+    epoch = kept * 14 + kept * round(KEEP_SHARE * 14)
+
+    seen = Counter(Batches(samples, epoch, 0, "uniform", 0.0).next().numbers)
+
+    assert seen.total() == epoch
+    assert {seen[number] for number in range(len(learned), len(samples))} == {round(KEEP_SHARE * 14)}
+    assert [seen[number] / kept for number in range(len(learned))] == [sample.repeats for sample in learned]
 
 
 def test_a_bucket_has_its_turn_as_often_as_it_has_pictures() -> None:

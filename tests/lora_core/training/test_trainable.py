@@ -38,7 +38,7 @@ def test_both_kinds_of_layer_add_scale_times_up_times_down() -> None:
 
 
 def test_every_gradient_lands_in_the_one_buffer() -> None:
-    flat = FlatParameters([(2, 4), (5, 2)], torch.device("cpu"))
+    flat = FlatParameters([[(2, 4)], [(5, 2)]], torch.device("cpu"))
     flat.whole.data.copy_(torch.randn(flat.whole.shape, generator=torch.Generator().manual_seed(1)))
     linear, x = nn.Linear(4, 5).requires_grad_(False), torch.randn(3, 4)
     layer = TrainableLayer(*flat.views, 1.5)
@@ -49,7 +49,7 @@ def test_every_gradient_lands_in_the_one_buffer() -> None:
 
 
 def test_clipping_is_that_of_torch() -> None:
-    flat, other = FlatParameters([(50,)], torch.device("cpu")), nn.Parameter(torch.zeros(50))
+    flat, other = FlatParameters([[(50,)]], torch.device("cpu")), nn.Parameter(torch.zeros(50))
     other.grad = torch.randn(50) * 3
     flat.gradient.copy_(other.grad)
     norm = flat.clip(1.0)

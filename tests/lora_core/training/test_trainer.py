@@ -126,7 +126,7 @@ def test_a_loss_that_is_no_number_stops_with_the_state_before_that_step() -> Non
     assert caught.value.step == trainer.step == healthy.step == len(trainer.losses) == 2
     assert torch.equal(factors(trainer), factors(healthy))
     assert all(torch.equal(moments(trainer)[name], moment) for name, moment in moments(healthy).items())
-    assert moments(trainer)["step"] == 2
+    assert moments(trainer)["0.step"] == 2
 
 
 def test_a_gradient_that_is_no_number_is_never_stepped_along() -> None:

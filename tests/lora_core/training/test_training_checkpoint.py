@@ -13,7 +13,7 @@ import torch
 from lora_pack.lora_core import safetensors_writer
 from lora_pack.lora_core.errors import BadTraining, FileError, FileNotWritten
 
-from .fakes import FakeDenoiser, factors, files, long_trainer, moments, pictures, trainer_of
+from .fakes import FakeDenoiser, FakeTextEncoder, factors, files, long_trainer, moments, pictures, trainer_of
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 
@@ -26,9 +26,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path: Path, one_thread: None) -> None:
+@pytest.mark.parametrize("kind", ["model", "model and text"])
+def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path: Path, one_thread: None, kind: str) -> None:
     checkpoint = tmp_path / "state.safetensors"
-    child = subprocess.Popen([sys.executable, str(SCRIPT), str(checkpoint)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(SCRIPT), str(checkpoint), kind]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:
         if int(line) >= 20:
@@ -36,7 +38,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path: Path, 
             break
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
-    resumed, unbroken = long_trainer(checkpoint), long_trainer(None)
+    resumed, unbroken = long_trainer(checkpoint, kind), long_trainer(None, kind)
     first, *_, last = resumed.run()
     assert 18 < first.step < 150 and any("goes on from step" in note for note in first.notes)
     *_, wanted = unbroken.run()
@@ -92,6 +94,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs_and_kept(
         (trainer_of(checkpoint=checkpoint, seed=9, rank=2), r"rank \(4, now 2\), seed \(0, now 9\)"),
         (trainer_of(checkpoint=checkpoint, samples=pictures((4, 4))), "the pictures or captions"),
         (trainer_of(checkpoint=checkpoint, targets="all"), "the layers of the model"),
+        (trainer_of(checkpoint=checkpoint, text=FakeTextEncoder()), "the layers of the model"),
     ]
     for other, words in others:
         with pytest.raises(BadTraining, match=words) as caught:

@@ -1,0 +1,73 @@
+"""The layers that are trained: their factors in one buffer, and the switch that takes them all out for a while."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..target_layer import UNET, TargetLayer
+from .batches import INIT, generator_of
+from .flat_parameters import FlatParameters
+from .settings import INITS, OPTIMISERS, TrainSettings, rank_of
+from .trainable import TrainableLayer
+from .trained_file import TrainedLayer
+
+RATE_SHARE = "rate_share"  # of a group of the optimiser: its learning rate / that of the denoiser
+
+
+class TrainedAdapter:
+    """A trainable branch for each target; down is drawn from the seed, up is 0."""
+
+    def __init__(self, targets: Sequence[TargetLayer], settings: TrainSettings, device: torch.device) -> None:
+        """targets: those of the denoiser first; the others, of text encoders, have a learning rate of their own."""
+        self.settings = settings
+        self._shares = [1.0]
+        groups: list[list[tuple[int, ...]]] = [[]]
+        for target in targets:
+            if target.part != UNET and len(groups) == 1:
+                groups.append([])
+                self._shares.append(settings.text_encoder_lr)
+            groups[-1] += _shapes(target, settings)
+        self.too_small = sum(rank_of(target, settings) < settings.rank for target in targets)
+        with torch.inference_mode(False):
+            self.flat = FlatParameters(groups, device)
+            pairs = list(zip(self.flat.views[::2], self.flat.views[1::2], strict=True))
+            rng = generator_of(settings.seed, INIT)
+            for down, _ in pairs:
+                down.data.copy_(INITS[settings.init](torch.empty(down.shape), rng))
+        scale = settings.alpha_of / settings.rank
+        self.layers = {
+            target.path: TrainableLayer(down, up, scale) for target, (down, up) in zip(targets, pairs, strict=True)
+        }
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """A new one, with a group for the denoiser and one for the text encoders."""
+        groups: list[dict[str, Any]] = [
+            {"params": [part], RATE_SHARE: share} for part, share in zip(self.flat.groups, self._shares, strict=True)
+        ]
+        return OPTIMISERS[self.settings.optimiser](groups, self.settings.rate)
+
+    @contextmanager
+    def switched_off(self) -> Generator[None]:
+        """Inside: the model is as it is untrained."""
+        for layer in self.layers.values():
+            layer.is_on = False
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.is_on = True
+
+    def copies(self) -> list[TrainedLayer]:
+        """The factors as they are now."""
+        return [
+            TrainedLayer(path, layer.down.detach().clone(), layer.up.detach().clone())
+            for path, layer in self.layers.items()
+        ]
+
+
+def _shapes(target: TargetLayer, settings: TrainSettings) -> list[tuple[int, ...]]:
+    """Of down and up."""
+    rank, kernel = rank_of(target, settings), target.shape[2:]
+    return [(rank, *target.shape[1:]), (target.shape[0], rank, *[1] * len(kernel))]

@@ -1,0 +1,260 @@
+"""Step parity of text encoder training: our trainer through the host's CLIP against transformers + PEFT + diffusers.
+
+The reference encodes and runs every picture on its own, with its own caption, and adds the losses up.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+from comfy.sd import load_lora_for_models
+from comfy.utils import load_torch_file
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from lora_pack.lora_core import list_targets
+from lora_pack.lora_core.conversion import convert
+from lora_pack.lora_core.dataset import TrainSample
+from lora_pack.lora_core.key_dialects.spelling import SPELLINGS
+from lora_pack.lora_core.safetensors_writer import write_safetensors
+from lora_pack.lora_core.training import Trainer, TrainSettings
+from lora_pack.lora_core.training.objective import GAMMA
+from lora_pack.nodes.comfy_bridge import HostDenoiser, HostTextEncoder, model_names
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from .adapters import ATTENTION, unload
+from .comparison import TOLERANCE, apply_to_both, largest_difference
+from .tiny_clips import PARTS, TwinClip, twin_clip
+from .tiny_unets import TIME_WIDTH, TwinUNet, twin_unet
+
+STEPS, RATE, SHARE = 20, 1e-3, 0.5
+RANK, ALPHA = 4, 3.0
+LOSS_TOLERANCE = 1e-5  # relative, float32
+GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a layer's gradient
+FACTOR_TOLERANCE = 2e-2  # of the distance that AdamW can go in all steps
+ROUNDING = 1e-7  # of the largest entry of all: the key of a softmax that sees one place has no gradient
+LATENT_SCALES = {"SD1.5": 0.18215, "SDXL": 0.13025}
+TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+CHUNK = 77  # tokens
+LONG = "a loom weaves " + "three threads of wool " * 30  # more than one chunk of tokens
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]  # path in the host's model -> (down, up)
+
+
+def _sample(number: int, caption: str) -> TrainSample:
+    rng = torch.Generator().manual_seed(number)
+    return TrainSample(
+        latent=torch.randn(4, 8, 8, generator=rng) * 4,
+        conditioning=None,  # never read: the caption is encoded at every step
+        caption=caption,
+        name=f"{number}.png",
+        size=(64, 64),
+    )
+
+
+SETS = {
+    "one picture": ([_sample(1, "a red loom")], 1),
+    "captions of different lengths": ([_sample(2, "a red loom"), _sample(3, LONG), _sample(4, "")], 3),
+}
+
+
+class Reference:
+    """diffusers' UNet behind transformers' text encoders, with PEFT adapters that begin as ours do."""
+
+    def __init__(self, unet: TwinUNet, clip: TwinClip, ours: Factors) -> None:
+        self.family, self.clip = unet.family, clip
+        self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        self.unet = copy.deepcopy(unet.reference)
+        self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ATTENTION))
+        self._take(self.unet, ours, lambda name: "diffusion_model." + unet.names[f"{name}.weight"][: -len(".weight")])
+        self.texts: dict[str, nn.Module] = {}
+        for name, part in PARTS[self.family].items():
+            text = self.texts[name] = copy.deepcopy(clip.references[name])
+            inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TEXT_TARGETS), text)
+            self._take(text, ours, lambda name, part=part: _host_path(part, name))
+        of_text = [f for path, pair in self.factors.items() for f in pair if not path.startswith("diffusion")]
+        of_unet = [f for path, pair in self.factors.items() for f in pair if path.startswith("diffusion")]
+        self.parameters = [*of_unet, *of_text]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": of_unet}, {"params": of_text, "lr": RATE * SHARE}], lr=RATE, betas=(0.9, 0.99), weight_decay=0.0
+        )
+
+    def _take(self, model: nn.Module, ours: Factors, path_of: Any) -> None:
+        for name, module in model.named_modules():
+            if hasattr(module, "lora_A"):
+                down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+                down.data.copy_(ours[path_of(name)][0].reshape(down.shape))
+                up.data.copy_(ours[path_of(name)][1].reshape(up.shape))
+                self.factors[path_of(name)] = (down, up)
+
+    def encode(self, caption: str) -> tuple[Tensor, Tensor]:
+        """Every chunk on its own, one behind the other; pooled is that of the first."""
+        tokens = {f"clip_{name}": chunks for name, chunks in self.clip.clip.tokenize(caption).items()}
+        hidden: list[Tensor] = []
+        pooled = torch.zeros(())
+        for name, text in self.texts.items():
+            chunks = [[token for token, _ in chunk] for chunk in tokens[PARTS[self.family][name]]]
+            out = text(torch.tensor(chunks), output_hidden_states=True)
+            layer = out.last_hidden_state if self.family == "SD1.5" else out.hidden_states[-2]
+            hidden.append(layer.reshape(1, -1, layer.shape[-1]))
+            pooled = out.pooler_output[:1] if self.family == "SD1.5" else out[0][:1]
+        return torch.cat(hidden, dim=-1), pooled
+
+    def loss(self, samples: Sequence[TrainSample], sigmas: Tensor, noise: Tensor) -> Tensor:
+        alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+        table = ((1 - (1 - alphas).cumprod(0)) / (1 - alphas).cumprod(0)).sqrt()
+        total = torch.zeros(())
+        for sample, sigma, own in zip(samples, sigmas, noise, strict=True):
+            text, pooled = self.encode(sample.caption)
+            height, width = sample.size
+            time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+            noisy = (sample.latent * LATENT_SCALES[self.family] + sigma * own) / (1 + sigma**2).sqrt()
+            output = self.unet(
+                noisy[None], (table - sigma.double()).abs().argmin(), text,
+                added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids} if self.family == "SDXL" else None,
+            ).sample[0]  # fmt: skip
+            snr = sigma**-2
+            total = total + snr.clamp(max=GAMMA) / snr * (output - own).square().mean()
+        return total / len(samples)
+
+    def step(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+
+def _host_path(part: str, name: str) -> str:
+    return f"{part}.transformer.{name if name.startswith('text_model.') else 'text_model.' + name}"
+
+
+class Watched(Trainer):
+    def factors(self) -> Factors:
+        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self._layers.items()}
+
+    def gradients(self) -> Factors:
+        return {path: (layer.down.grad, layer.up.grad) for path, layer in self._layers.items()}  # type: ignore[misc]
+
+
+def _settings(batch: int) -> TrainSettings:
+    return TrainSettings(
+        steps=STEPS, batch=batch, rank=RANK, alpha=ALPHA, learning_rate=RATE, text_encoder_lr=SHARE,
+        schedule="constant", warmup=0.0, init="kaiming", checkpointing="off", validate_every=0,
+    )  # fmt: skip
+
+
+def _assert_close(ours: Factors, theirs: Mapping[str, Any], tolerance: float, against: float | None = None) -> None:
+    assert ours.keys() == theirs.keys()
+    found = {path: [torch.zeros(()) if one is None else one for one in pair] for path, pair in theirs.items()}
+    largest = max(float(other.abs().max()) for pair in found.values() for other in pair)
+    for path, pair in ours.items():
+        for mine, other in zip(pair, found[path], strict=True):
+            whole = float(other.abs().max()) if against is None else against
+            wrong = float((mine - (other.reshape(mine.shape) if other.dim() else other)).abs().max())
+            assert wrong <= tolerance * whole + ROUNDING * largest, path
+
+
+@pytest.fixture(scope="module")
+def pairs(host: object) -> dict[str, tuple[TwinUNet, TwinClip]]:
+    """Family -> a UNet that reads what its text encoders say, and these."""
+    found: dict[str, tuple[TwinUNet, TwinClip]] = {}
+    for family in ("SD1.5", "SDXL"):
+        clip = twin_clip(family)
+        text, pooled = clip.base
+        unet = twin_unet(family, context=text.shape[-1], pooled=pooled.shape[-1])
+        if family == "SDXL":  # the host's class embeds picture sizes in the full width
+            unet.patcher.model.embedder = Timestep(TIME_WIDTH)
+        found[family] = unet, clip
+    return found
+
+
+@pytest.mark.parametrize("case", SETS)
+@pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
+def test_loss_gradients_and_factors_of_text_encoders_are_those_of_peft(
+    pairs: dict[str, tuple[TwinUNet, TwinClip]], family: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unet, clip), (samples, batch) = pairs[family], SETS[case]
+    names = model_names(unet.patcher, clip.clip)
+    denoiser = HostDenoiser(unet.patcher, names, keeps=False)
+    text = HostTextEncoder(clip.clip, unet.patcher)
+    trainer = Watched(denoiser, samples, _settings(batch), text=text)
+    assert {path.split(".")[0] for path in trainer.factors()} == {"diffusion_model", *PARTS[family].values()}
+    reference = Reference(unet, clip, trainer.factors())
+    learn, compared = trainer._learn, list[float]()
+
+    def learn_beside(drawn: Any) -> float:
+        clip_norm = trainer._flat.clip
+
+        def clip_after_looking(norm: float) -> Tensor:
+            chosen = [samples[number] for number in drawn.numbers]
+            theirs = reference.loss(chosen, denoiser.sigmas_at(drawn.positions), drawn.noise)
+            theirs.backward()
+            compared.append(float(theirs.detach()))
+            if len(compared) <= 2:  # at the first step every down has no gradient, since up is 0
+                grads = {path: (down.grad, up.grad) for path, (down, up) in reference.factors.items()}
+                _assert_close(trainer.gradients(), grads, GRADIENT_TOLERANCE * (1 if len(compared) == 1 else 20))
+            return clip_norm(norm)
+
+        with monkeypatch.context() as watched:
+            watched.setattr(trainer._flat, "clip", clip_after_looking)
+            loss = learn(drawn)
+        assert loss == pytest.approx(compared[-1], rel=LOSS_TOLERANCE if len(compared) == 1 else 1e-3)
+        reference.step()
+        return loss
+
+    monkeypatch.setattr(trainer, "_learn", learn_beside)
+    assert len(list(trainer.run())) == STEPS + 1
+    moved = {path: (down.detach(), up.detach()) for path, (down, up) in reference.factors.items()}
+    _assert_close(trainer.factors(), moved, FACTOR_TOLERANCE, against=RATE * STEPS)
+    of_text = [float(up.abs().max()) for path, (_, up) in moved.items() if not path.startswith("diffusion")]
+    assert max(of_text) > RATE * SHARE * STEPS / 4
+
+
+@pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
+def test_the_trained_file_acts_alike_in_every_dialect_in_the_hosts_loader_and_in_diffusers(
+    pairs: dict[str, tuple[TwinUNet, TwinClip]], family: str, loras_dir: Path
+) -> None:
+    (unet, clip), samples = pairs[family], SETS["one picture"][0]
+    names = model_names(unet.patcher, clip.clip)
+    text = HostTextEncoder(clip.clip, unet.patcher)
+    settings = replace(_settings(1), steps=3, learning_rate=0.05, alpha=None, text_encoder_lr=1.0)
+    trainer = Trainer(HostDenoiser(unet.patcher, names, keeps=False), samples, settings, text=text)
+    list(trainer.run())
+    lora = trainer.adapter("trained")
+    write_safetensors(loras_dir / "kohya.safetensors", lora.held, lora.header.metadata)
+    shapes = {f"{path}.weight": target.shape for path, target in names.layout.targets.items()}
+    for dialect in SPELLINGS.keys() - {"kohya"}:
+        convert(lora, dialect, list_targets(shapes)).write(loras_dir / f"{dialect}.safetensors")
+
+    _, applied = apply_to_both(unet.patcher, clip.clip, "kohya.safetensors")
+    wanted = clip.host_output(applied)
+    assert min(largest_difference(*pair) for pair in zip(wanted, clip.base, strict=True)) > 1e-2
+    encodings = {}
+    for dialect in SPELLINGS:
+        _, other = apply_to_both(unet.patcher, clip.clip, f"{dialect}.safetensors")
+        encodings[dialect] = clip.host_output(other)
+    tensors = load_torch_file(str(loras_dir / "kohya.safetensors"))
+    encodings["host"] = clip.host_output(load_lora_for_models(unet.patcher, clip.clip, tensors, 1.0, 1.0)[1])
+    encodings["diffusers itself"] = _by_diffusers(clip, loras_dir / "diffusers.safetensors")
+    for reader, found in encodings.items():
+        for one, other in zip(found, wanted, strict=True):
+            assert largest_difference(one, other) <= TOLERANCE, reader
+
+
+def _by_diffusers(clip: TwinClip, path: Path) -> tuple[Tensor, Tensor]:
+    found = StableDiffusionLoraLoaderMixin.lora_state_dict(
+        path.parent, weight_name=path.name, return_lora_metadata=True
+    )
+    state, metadata = found[0], found[-1]
+    try:
+        for name, model in clip.references.items():
+            StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(
+                state, None, model, prefix=name, metadata=metadata, adapter_name="one"
+            )
+        return clip.reference_output()
+    finally:
+        for model in clip.references.values():
+            unload(model)
