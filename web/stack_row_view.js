@@ -11,6 +11,7 @@ import { strengthField } from "./strength_field.js";
  * What a row can do. `change` writes and draws nothing anew; `edit` does both.
  * @typedef {{
  *   change: (fields: Partial<LoraRow>) => void, edit: (fields: Partial<LoraRow>) => void, settled: () => void,
+ *   blocks: (anchor: HTMLElement) => void, schedule: (anchor: HTMLElement) => void,
  *   pick: (anchor: HTMLElement) => void, info: () => void, menu: (anchor: HTMLElement) => void,
  *   drag: (event: PointerEvent, line: HTMLElement) => void, key: (event: KeyboardEvent) => void,
  * }} RowActions
@@ -92,7 +93,7 @@ function nameCell(row, { listed, nearest }, actions) {
   if (cut) name.append(element("span", { className: "lora-loom-quiet lora-loom-folder" }, path.slice(0, cut - 1)));
   name.ariaLabel = `${t("chooseFile")}: ${row.name}`;
   name.addEventListener("click", () => actions.pick(name));
-  const cell = element("span", { className: "lora-loom-name" }, name);
+  const cell = element("span", { className: "lora-loom-name" }, name, ...marks(row, actions));
   if (listed) return cell;
   cell.classList.add("lora-loom-wrong");
   const told = element("small", {}, t("missing"));
@@ -105,6 +106,25 @@ function nameCell(row, { listed, nearest }, actions) {
   }
   cell.append(told);
   return cell;
+}
+
+/**
+ * What the row has of its own, to be pressed.
+ * @param {LoraRow} row
+ * @param {RowActions} actions
+ */
+function marks({ blocks, schedule }, actions) {
+  /** @type {[string, string | undefined, string, (anchor: HTMLElement) => void][]} */
+  const known = [
+    ["▥", blocks, t("blockStrengths"), actions.blocks],
+    ["∿", schedule, t("rowSchedule"), actions.schedule],
+  ];
+  return known
+    .filter(([, text]) => text !== undefined)
+    .map(([sign, text, title, open]) => {
+      const mark = button(sign, "lora-loom-mark", `${title}: ${text}`, () => open(mark));
+      return mark;
+    });
 }
 
 /**

@@ -7,6 +7,7 @@ import { openPicker } from "./lora_picker.js";
 import { nearestFiles } from "./lora_picker_state.js";
 import { t } from "./page_text.js";
 import { openMenu } from "./popup.js";
+import { openBlocks, openSchedule } from "./row_extras.js";
 import { button, grip, loraRow } from "./stack_row_view.js";
 import * as state from "./stack_rows_state.js";
 import { scrub } from "./strength_field.js";
@@ -188,6 +189,8 @@ export class StackRowsEditor {
       pick: (anchor) => this.#pick(index, anchor),
       info: () => this.#surroundings.info(this.#loraRow(index).name),
       menu: (anchor) => this.#openMenu(index, anchor),
+      blocks: (anchor) => this.#openBlocks(index, anchor),
+      schedule: (anchor) => this.#openSchedule(index, anchor),
       drag: (event, line) => this.#drag(event, line, index),
       key: (event) => this.#key(event, index),
     };
@@ -213,6 +216,25 @@ export class StackRowsEditor {
    * @param {number} index
    * @param {HTMLElement} anchor
    */
+  #openBlocks(index, anchor) {
+    const chosen = (/** @type {string | undefined} */ blocks) => this.#edit(state.changeRow(this.#rows, index, { blocks }));
+    openBlocks(anchor, this.#loraRow(index).blocks, chosen);
+  }
+
+  /**
+   * @param {number} index
+   * @param {HTMLElement} anchor
+   */
+  #openSchedule(index, anchor) {
+    const chosen = (/** @type {string | undefined} */ schedule) =>
+      this.#edit(state.changeRow(this.#rows, index, { schedule }));
+    openSchedule(anchor, this.#loraRow(index).schedule, chosen);
+  }
+
+  /**
+   * @param {number} index
+   * @param {HTMLElement} anchor
+   */
   #openMenu(index, anchor) {
     const row = this.#loraRow(index);
     const last = this.#rows.length - 1;
@@ -223,6 +245,8 @@ export class StackRowsEditor {
         label: t(row.clip === null ? "twoStrengths" : "oneStrength"),
         chosen: () => this.#edit(state.changeRow(this.#rows, index, { clip })),
       },
+      { label: `${t("blockStrengths")}…`, chosen: () => this.#openBlocks(index, anchor) },
+      { label: `${t("rowSchedule")}…`, chosen: () => this.#openSchedule(index, anchor) },
       { label: t("moveUp"), hint: "Alt ↑", disabled: index === 0, chosen: () => this.#move(index, -1) },
       { label: t("moveDown"), hint: "Alt ↓", disabled: index === last, chosen: () => this.#move(index, 1) },
       { label: t("duplicate"), chosen: () => this.#edit(state.duplicateRow(this.#rows, index)) },

@@ -284,6 +284,31 @@ def test_a_missing_file_is_red_and_replaced_by_the_nearest_name(page: Page) -> N
     assert lines(page)[-1] == "<lora:styles/study_01.safetensors:0.7>"
 
 
+def test_a_row_has_block_strengths_and_a_schedule_of_its_own(page: Page) -> None:
+    add_node(page, "LoraLoomStack")
+    add_row(page, "whole")
+    from_menu(page, 0, "Block strengths…")
+    dialog = page.get_by_role("dialog", name="Block strengths")
+    field, use = dialog.get_by_role("textbox"), dialog.get_by_role("button", name="Use")
+    assert use.is_disabled()
+    field.fill("in4")
+    assert use.is_disabled() and "PATTERN=FACTOR" in dialog.inner_text()
+    field.fill("in4=0.5, out*=0")
+    field.press("Enter")
+    assert lines(page) == ["<lora:whole.safetensors:1:blocks=in4=0.5, out*=0>"]
+    from_menu(page, 0, "Schedule…")
+    dialog = page.get_by_role("dialog", name="Schedule")
+    dialog.get_by_role("textbox").fill("0:0, 1:1")
+    dialog.get_by_role("button", name="Use").click()
+    assert lines(page) == ["<lora:whole.safetensors:1:blocks=in4=0.5, out*=0:schedule=0:0, 1:1>"]
+    editor(page).get_by_role("button", name="Block strengths: in4=0.5, out*=0").click()
+    page.keyboard.press("Escape")
+    assert len(lines(page)[0]) == len("<lora:whole.safetensors:1:blocks=in4=0.5, out*=0:schedule=0:0, 1:1>")
+    editor(page).get_by_role("button", name="Schedule: 0:0, 1:1").click()
+    page.get_by_role("dialog", name="Schedule").get_by_role("button", name="Remove").click()
+    assert lines(page) == ["<lora:whole.safetensors:1:blocks=in4=0.5, out*=0>"]
+
+
 def test_the_picker_shows_folders_and_the_picture_beside_a_file(page: Page) -> None:
     add_node(page, "LoraLoomStack")
     editor(page).get_by_role("button", name="+ Add LoRA").click()
