@@ -116,8 +116,9 @@ def test_a_training_is_seen_as_it_runs_and_kept_when_it_is_stopped(
 def test_a_page_that_is_loaded_anew_shows_the_training_under_way(page: Page, page_server: RunningServer) -> None:
     view = _start(page, "reloaded")
     kept = page.evaluate("() => app.graph.serialize()")
-    while (step := _step(view)) < 4:
-        page.wait_for_timeout(100)
+    later = "() => /step ([4-9]|\\d\\d+) of/.test(document.querySelector('.lora-loom-training strong').textContent)"
+    page.wait_for_function(later, timeout=MILLISECONDS)
+    step = _step(view)
     page.reload(timeout=MILLISECONDS)
     page.wait_for_function("() => !!(window.app?.vueAppReady && LiteGraph.registered_node_types.LoraLoomTrain)")
     page.evaluate("(graph) => app.loadGraphData(graph)", kept)
