@@ -100,22 +100,21 @@ def _model_and_data() -> tuple[Any, Sequence[Any]]:
 
 def _errors(patcher: Any, data: Sequence[Any], names: Any) -> list[float]:
     """Of every cell of the grid."""
-    from lora_pack.lora_core.training.objective import OBJECTIVES, errors
-    from lora_pack.lora_core.training.validation import grid
+    from lora_pack.lora_core.training.objective import OBJECTIVES
+    from lora_pack.lora_core.training.validation import cell_errors, grid
     from lora_pack.nodes.comfy_bridge import HostDenoiser
 
     denoiser = HostDenoiser(patcher, names)
     objective = OBJECTIVES[denoiser.objective]
+
+    def conditions_of(samples: Sequence[Any], shape: torch.Size) -> Any:
+        return denoiser.conditions(samples, [sample.conditioning for sample in samples], shape)
+
     found: list[float] = []
-    with denoiser.frozen(), torch.no_grad():
+    with denoiser.frozen():
         for cells in grid(data):
-            for cell in cells:
-                latent = denoiser.scaled(cell.sample.latent[None])
-                sigma = denoiser.sigmas_at(torch.tensor([cell.position]))
-                wide = sigma.reshape(-1, 1, 1, 1)
-                conditions = denoiser.conditions([cell.sample], [cell.sample.conditioning], latent.shape)
-                output = denoiser.predict(objective.noisy(latent, cell.noise[None], wide), sigma, conditions)
-                found.append(float(errors(output, objective.target(latent, cell.noise[None], wide))))
+            latents = torch.cat([denoiser.scaled(cell.sample.latent[None]) for cell in cells])
+            found += cell_errors(cells, latents, denoiser, objective, conditions_of)
     return found
 
 

@@ -85,32 +85,26 @@ def main() -> None:
     arguments = parser.parse_args()
     host_process.enter(arguments.host)
     print(HEADER)
+    from sampling import Loaded
+
+    base = Loaded.from_folder(arguments.demo)
     if arguments.trained:
-        rows = measure_trained(arguments.demo, arguments.trained, arguments.seeds)
+        rows = measure(base.with_trained, arguments.trained, TRAINED_CASES, arguments.seeds)
     else:
         rows = [show(row) for row in judge_rows()]
         cases = CASES[:2] if arguments.base_only else CASES
-        rows += measure(arguments.demo, arguments.demo / "loras", cases, arguments.seeds)
+        rows += measure(base.with_loras, arguments.demo / "loras", cases, arguments.seeds)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
-def measure(demo: Path, loras: Path, cases: Sequence[Case], seeds: int) -> list[Row]:
-    from sampling import Loaded
-
-    base = Loaded.from_folder(demo)
-    return [measure_case(case, base.with_loras(_files(case, loras)), seeds) for case in cases]
-
-
-def measure_trained(demo: Path, loras: Path, seeds: int) -> list[Row]:
-    from sampling import Loaded
-
-    base = Loaded.from_folder(demo)
-    return [measure_case(case, base.with_trained(_files(case, loras)), seeds) for case in TRAINED_CASES]
-
-
-def _files(case: Case, folder: Path) -> dict[Path, float]:
-    return {folder / file: strength for file, strength in case.strengths.items()}
+def measure(
+    loaded_with: Callable[[Mapping[Path, float]], "Loaded"], loras: Path, cases: Sequence[Case], seeds: int
+) -> list[Row]:
+    return [
+        measure_case(case, loaded_with({loras / file: strength for file, strength in case.strengths.items()}), seeds)
+        for case in cases
+    ]
 
 
 def measure_case(case: Case, loaded: "Loaded", seeds: int) -> Row:

@@ -11,10 +11,9 @@ from .errors import BadBlocks
 from .loaded_lora import LoadedLora
 from .new_adapter import block_of
 from .target_layer import UNET, ModelLayout, TargetLayer
+from .weave.schedule import FACTOR_LIMIT, NUMBER
 
-FACTOR_LIMIT = 100.0  # as of a strength
 EXPECTED = "'PATTERN=FACTOR' with a factor from -100 to 100, such as 'in4=0.5' or 'out*=0'"
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 UNET_BLOCK = re.compile(r"^(input|middle|output)_blocks?(?:\.(\d+))?(?=\.|$)")
 SHORT = {"input": "in", "middle": "mid", "output": "out"}  # of a UNet's blocks, as people name them
 PARTS_KEPT = 64  # of one file

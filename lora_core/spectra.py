@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .aligned_layers import GIVE_WEIGHTS, ParameterOf, align, why_not_factored
+from .aligned_layers import ParameterOf
 from .errors import NotMergeable
 from .factoring import NeedsWeight
 from .factors import LARGEST
-from .merging.merge_files import Source, load_sources
-from .model_of_files import model_of
+from .merging.merge_files import Source, factored_layers
 from .new_adapter import Progress, block_of, no_progress
-from .spelled_layers import whole_rows
 from .target_layer import ModelLayout
 
 
@@ -88,11 +86,7 @@ def spectra(
     """
     files = [source.file.name for source in sources]
     what = f"the singular values of {' and '.join(dict.fromkeys(files))} can't be told"
-    model = model_of([source.file for source in sources], layout)
-    layers = align(load_sources(sources, model, what), model.targets, whole_rows(model))
-    reasons = why_not_factored(layers, files, has_weights=read is not None)
-    if reasons:
-        raise NotMergeable(what, [*reasons, GIVE_WEIGHTS])
+    layers = factored_layers(sources, layout, what, has_weights=read is not None)
     found: list[list[LayerSpectrum]] = [[] for _ in sources]
     for number, layer in enumerate(layers):
         progress(number, len(layers), layer.name)

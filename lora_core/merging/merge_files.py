@@ -21,7 +21,7 @@ from ..name_table import MISSING_PARTS, NameTable
 from ..new_adapter import AdapterMaker, NewAdapter, Progress, no_progress, widest
 from ..randomised_svd import PartialSpectrum, leading_spectrum
 from ..rank_limits import RankLimits, within_size
-from ..spelled_layers import rows_as_written
+from ..spelled_layers import rows_as_written, whole_rows
 from ..target_layer import UNET, ModelLayout, TargetLayer
 from .methods import METHODS, Method
 from .sources import Settings, Sources
@@ -294,6 +294,28 @@ def _check_patterns(rules: Sequence[LayerStrengths], layers: Sequence[AlignedLay
     idle = [rule.pattern for rule in rules if not any(rule.fits(layer.target) for layer in layers)]
     if idle:
         raise BadSetting(f"no layer that the files change fits {', '.join(repr(pattern) for pattern in idle)}")
+
+
+def factored_layers(
+    sources: Sequence[Source], layout: ModelLayout | None, what: str, *, has_weights: bool
+) -> list[AlignedLayer]:
+    """Every layer that the files change, each with a factored delta of its own; for what looks at files only.
+
+    Args:
+        sources: the files.
+        layout: the model they are for; None for the released model that fits best.
+        what: can't be done to what, for the error.
+        has_weights: whether the model's parameters can be read.
+
+    Raises: as merge_files.
+    """
+    files = [source.file for source in sources]
+    model = model_of(files, layout)
+    layers = align(load_sources(sources, model, what), model.targets, whole_rows(model))
+    reasons = why_not_factored(layers, [file.name for file in files], has_weights=has_weights)
+    if reasons:
+        raise NotMergeable(what, [*reasons, GIVE_WEIGHTS])
+    return layers
 
 
 def load_sources(

@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 
-from ..aligned_layers import GIVE_WEIGHTS, ParameterOf, align, why_not_factored
+from ..aligned_layers import ParameterOf
 from ..decompositions import svd
 from ..errors import NotMergeable
 from ..factoring import NeedsWeight
 from ..factors import LARGEST, Factored, concat, dot
-from ..model_of_files import model_of
 from ..new_adapter import Progress, block_of, no_progress
-from ..spelled_layers import whole_rows
 from ..target_layer import ModelLayout
-from .merge_files import Source, load_sources
+from .merge_files import Source, factored_layers
 
 MILD = 0.1  # cosines nearer to 0 than this say nothing: two files are hardly alike by chance
 
@@ -151,11 +149,7 @@ def similarity(
     """
     files = [source.file.name for source in sources]
     what = f"{' and '.join(dict.fromkeys(files))} can't be compared"
-    model = model_of([source.file for source in sources], layout)
-    layers = align(load_sources(sources, model, what), model.targets, whole_rows(model))
-    reasons = why_not_factored(layers, files, has_weights=read is not None)
-    if reasons:
-        raise NotMergeable(what, [*reasons, GIVE_WEIGHTS])
+    layers = factored_layers(sources, layout, what, has_weights=read is not None)
     found: list[LayerLikeness] = []
     for number, layer in enumerate(layers):
         progress(number, len(layers), layer.name)

@@ -28,7 +28,7 @@ from .settings import AUTO, ON, TrainSettings, chosen_layers
 from .text_encoder import TextEncoder
 from .trained_adapter import RATE_SHARE, TrainedAdapter
 from .trained_file import trained_file
-from .validation import Validation, grid, suggestion
+from .validation import Validation, cell_errors, grid, suggestion
 
 RESULTS = 2  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
@@ -241,19 +241,14 @@ class Trainer:
     def _errors(self) -> list[float]:
         """Of all cells of the grid, unweighted."""
         found: list[float] = []
-        device = self._denoiser.device
         numbers = {id(sample): number for number, sample in enumerate(self._samples)}
+
+        def conditions_of(samples: Sequence[TrainSample], shape: torch.Size) -> Any:
+            return self._conditions(samples, [False] * len(samples), shape)
+
         for cells in self._grid:
-            samples = [cell.sample for cell in cells]
-            latents = torch.stack([self._latents[numbers[id(sample)]] for sample in samples]).to(device)
-            noise = torch.stack([cell.noise for cell in cells]).to(device)
-            sigmas = self._denoiser.sigmas_at(torch.tensor([cell.position for cell in cells])).to(device)
-            wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
-            with torch.inference_mode(False), torch.no_grad():
-                conditions = self._conditions(samples, [False] * len(samples), latents.shape)
-                noisy = self._objective.noisy(latents, noise, wide)
-                output = self._denoiser.predict(noisy, sigmas, conditions)
-            found += [float(error) for error in errors(output, self._objective.target(latents, noise, wide))]
+            latents = torch.stack([self._latents[numbers[id(cell.sample)]] for cell in cells])
+            found += cell_errors(cells, latents, self._denoiser, self._objective, conditions_of)
         return found
 
     def _should_checkpoint(self) -> bool:

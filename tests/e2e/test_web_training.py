@@ -8,7 +8,7 @@ import pytest
 from lora_pack.demo.host.server import RunningServer
 from lora_pack.demo.pictures import write_training_set
 
-from .test_web import OpenPage, Page
+from .test_web import OpenPage, Page, own_errors
 from .test_web import open_page as open_page
 from .test_web import page_server as page_server
 
@@ -72,11 +72,6 @@ def _step(view: Any) -> int:
     return int(view.locator(".lora-loom-head strong").inner_text().split()[1])
 
 
-def _own_errors(page: Page) -> list[str]:
-    marks = ("/extensions/lora_loom/", "extension 'lora_loom'")
-    return [error for error in page.errors_seen if any(mark in error for mark in marks)]
-
-
 def _picture(page: Page, name: str, renderer: str) -> None:
     folder = os.environ.get("LORA_LOOM_SCREENSHOTS")
     if folder:
@@ -110,7 +105,7 @@ def test_a_training_is_seen_as_it_runs_and_kept_when_it_is_stopped(
     files = page_server.settings.base / "models" / "loras"
     assert (files / f"{name}.safetensors").is_file()
     assert view.get_by_role("button", name="Stop and keep").is_disabled()
-    assert _own_errors(page) == []
+    assert own_errors(page) == []
 
 
 def test_a_page_that_is_loaded_anew_shows_the_training_under_way(page: Page, page_server: RunningServer) -> None:
@@ -126,4 +121,4 @@ def test_a_page_that_is_loaded_anew_shows_the_training_under_way(page: Page, pag
     view.locator("svg path.lora-loom-line-1").wait_for(state="attached", timeout=MILLISECONDS)
     assert _step(view) >= step
     _stop(view)
-    assert _own_errors(page) == []
+    assert own_errors(page) == []
