@@ -122,3 +122,31 @@ def empty_cache(host: Host) -> None:
     from lora_pack.nodes.loading import CACHE
 
     CACHE.clear()
+
+
+@pytest.fixture(scope="module")
+def demo(host: Host) -> tuple[Any, Any, Any]:
+    """The demo's model, CLIP and VAE, one each for a module of tests."""
+    from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
+
+    return load_demo_model(Path(__file__).parents[2] / "demo")
+
+
+@pytest.fixture(scope="module")
+def encoded(demo: tuple[Any, Any, Any]) -> Callable[[int, int], Any]:
+    """A training set of (count) pictures of (side) pixels, as Training Pictures makes it of the demo's."""
+    from lora_pack.demo.pictures import draw, random_pictures
+    from lora_pack.nodes.dataset import Dataset
+
+    _, clip, vae = demo
+
+    def made(count: int, side: int) -> Any:
+        drawn = random_pictures(count, torch.Generator().manual_seed(5))
+        captions = "\n".join(picture.caption for picture in drawn)
+        with torch.inference_mode():
+            return Dataset.execute(
+                [draw(drawn, side).movedim(1, -1)], [captions], [vae], [clip], ["ohwx"], [side], [8], [1], ["error"],
+                ["memory"],
+            ).args[0]  # fmt: skip
+
+    return made

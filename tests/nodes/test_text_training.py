@@ -14,7 +14,6 @@ import torch
 from comfy.sd import load_lora_for_models
 from comfy.text_encoders.sd3_clip import SD3ClipModel
 from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
-from lora_pack.demo.pictures import draw, random_pictures
 from lora_pack.lora_core import open_lora
 from lora_pack.lora_core.dataset import TrainingSet, TrainSample
 from lora_pack.lora_core.errors import BadTraining
@@ -30,7 +29,6 @@ from lora_pack.nodes.comfy_bridge import (
     text_training,
 )
 from lora_pack.nodes.comfy_bridge.text_training import check_trainable
-from lora_pack.nodes.dataset import Dataset
 from lora_pack.nodes.train_lora import TrainLora
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -45,20 +43,8 @@ State = dict[str, tuple[int, bool, bool, Tensor]]
 
 
 @pytest.fixture(scope="module")
-def demo(host: Any) -> tuple[Any, Any, Any]:
-    return load_demo_model(ROOT / "demo")
-
-
-@pytest.fixture(scope="module")
-def data(demo: tuple[Any, Any, Any]) -> TrainingSet:
-    _, clip, vae = demo
-    drawn = random_pictures(2, torch.Generator().manual_seed(5))
-    captions = "\n".join(picture.caption for picture in drawn)
-    with torch.inference_mode():
-        return Dataset.execute(
-            [draw(drawn, SIDE).movedim(1, -1)], [captions], [vae], [clip], ["ohwx"], [SIDE], [8], [1], ["error"],
-            ["memory"],
-        ).args[0]  # fmt: skip
+def data(encoded: Callable[[int, int], TrainingSet]) -> TrainingSet:
+    return encoded(2, SIDE)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import torch
 from comfy.sd import load_lora_for_models
 from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
-from lora_pack.demo.pictures import draw, random_pictures
 from lora_pack.lora_core import open_lora
 from lora_pack.lora_core.dataset import TrainingSet
 from lora_pack.lora_core.errors import BadTraining, LoraError, TrainingFailed
@@ -21,7 +20,6 @@ from lora_pack.lora_core.training import Trainer
 from lora_pack.nodes import training_run
 from lora_pack.nodes.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import HostDenoiser, PreviewOrder, sample
-from lora_pack.nodes.dataset import Dataset
 from lora_pack.nodes.train_lora import TrainLora
 from lora_pack.nodes.training_files import CHECKPOINTS_KEPT, STATE_FOLDER
 from lora_pack.nodes.training_progress import BOARD
@@ -36,20 +34,8 @@ OTHERS = {"checkpointing": "off", "validate_every": 0, "save_every": 2, "preview
 
 
 @pytest.fixture(scope="module")
-def demo(host: Any) -> tuple[Any, Any, Any]:
-    return load_demo_model(ROOT / "demo")
-
-
-@pytest.fixture(scope="module")
-def data(demo: tuple[Any, Any, Any]) -> TrainingSet:
-    _, clip, vae = demo
-    drawn = random_pictures(3, torch.Generator().manual_seed(5))
-    captions = "\n".join(picture.caption for picture in drawn)
-    with torch.inference_mode():
-        return Dataset.execute(
-            [draw(drawn, SIDE).movedim(1, -1)], [captions], [vae], [clip], ["ohwx"], [SIDE], [8], [1], ["error"],
-            ["memory"],
-        ).args[0]  # fmt: skip
+def data(encoded: Callable[[int, int], TrainingSet]) -> TrainingSet:
+    return encoded(3, SIDE)
 
 
 @pytest.fixture
