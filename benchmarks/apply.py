@@ -3,7 +3,8 @@
 "change": a strength is changed on SD1.5's UNet, from the node to the end of loading. "step": one call of the UNet.
 "layer": one call of one layer. "error": the change of a layer's output at weights of few bits, against float64.
 "memory": what a model with adapters takes beyond the model. Each of our modes is measured against each peer that this
-host has. A CUDA device is used where there is one. Weights and adapters are random: no image is judged.
+host has. "diffusers": one call of diffusers' own UNet with PEFT's adapters. A CUDA device is used where there is one.
+Weights and adapters are random: no image is judged.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from . import _diffusers_unets
 from ._apply_models import (
     LAYER,
     SDXL_NAME,
@@ -98,6 +100,7 @@ class Bench:
     only: str
     small: bool
     family: str = "SD1.5"  # of the UNet
+    latent: int | None = None  # side of the UNet's latent, where a run asks for one
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +115,7 @@ class Bench:
     @property
     def side(self) -> int:
         """Of the latent: as the trainers' 512 pixels, or less where a call would take too long."""
-        return 16 if self.small or self.device.type == "cpu" else 64
+        return self.latent or (16 if self.small or self.device.type == "cpu" else 64)
 
     @cached_property
     def unet(self) -> Any:
@@ -165,9 +168,12 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():  # in which the host runs its nodes
         folder_paths.folder_names_and_paths["loras"] = ([folder], folder_paths.supported_pt_extensions)
-        bench = Bench(machine, Path(folder), options.runs, options.only, options.small)
-        parts = [(part, bench) for part in (error_rows, layer_rows, change_rows, step_rows, memory_rows)]
-        for part, given in [*parts, (step_rows, replace(bench, family=SDXL_NAME))]:
+        bench = Bench(machine, Path(folder), options.runs, options.only, options.small, latent=options.latent)
+        parts = [
+            (part, bench) for part in (error_rows, layer_rows, change_rows, step_rows, memory_rows, diffusers_rows)
+        ]
+        parts += [(part, replace(bench, family=SDXL_NAME)) for part in (step_rows, diffusers_rows)]
+        for part, given in parts:
             rows += part(given)
             unload()
             forget_files()
@@ -182,6 +188,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TEXT", help="run the cases whose names contain TEXT")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"runs per case, of which the median counts ({RUNS})")
     parser.add_argument("--small", action="store_true", help="tiny models, for work on this benchmark")
+    parser.add_argument("--latent", type=int, metavar="SIDE", help="of the UNets' latent (16 on a CPU, else 64)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="file for the rows as a page in Markdown")
     return parser.parse_args()
 
@@ -281,6 +288,31 @@ def _step_seconds(bench: Bench, count: int, rank: int) -> dict[str, float]:
     wrapped = peft_layers(layers, [rank] * count, bench.dtype, bench.device)
     sides[PEFT] = lambda: with_peft(bench.unet, wrapped, call)
     return alternate(sides, bench.device, bench.runs)
+
+
+def diffusers_rows(bench: Bench) -> list[Row]:
+    """One call of diffusers' UNet of the same shapes, alone and with PEFT's adapters: full size only."""
+    rows: list[Row] = []
+    title = f"diffusers, {bench.family} UNet, latent {bench.side}, batch {bench.batch}"
+    stacks = [(count, rank) for count, rank in STACKS if bench.wanted(f"{title}, {count} x rank {rank}")]
+    if bench.small or not stacks:
+        return rows
+    unet = _diffusers_unets.build(bench.family, bench.device)
+    call = _diffusers_unets.call_of(unet, bench.side, bench.batch, bench.device)
+    for count, rank in stacks:
+        case = f"{title}, {count} x rank {rank}"
+        sides: dict[str, Side] = {
+            name: lambda ranks=ranks: _diffusers_unets.with_adapters(unet, ranks, call)
+            for name, ranks in (
+                (_diffusers_unets.PLAIN_DIFFUSERS, []),
+                (_diffusers_unets.PEFT_DIFFUSERS, [rank] * count),
+            )
+        }
+        seconds = alternate(sides, bench.device, bench.runs)
+        print(f"{case}: {seconds} s", flush=True)
+        alone, peft = (seconds[name] for name in sides)
+        rows.append(Row(f"{case}, PEFT", peft, alone, _diffusers_unets.PLAIN_DIFFUSERS, alone / peft, "s"))
+    return rows
 
 
 def layer_rows(bench: Bench) -> list[Row]:
@@ -423,6 +455,7 @@ TABLE_HEAD = """
 TITLES = {
     "change": "A changed strength",
     "step": "One call of the UNet",
+    "diffusers": "One call of diffusers' UNet",
     "layer": "One call of one layer",
     "error": "Error of the change of a layer's output",
     "memory": "Memory beyond the model's",

@@ -1,7 +1,8 @@
 """A branch against its floor, and the total rank from which `auto` merges.
 
 "floor": R(m+n)/(mn) of the layer's multiplications, timed as that share of the layer's time, and one pass over the
-output. "crossover": the least total rank at which `auto` merges, of models with adapters on square layers of one width.
+output. "crossover": the least total rank at which `auto` merges, of models with adapters on square layers of one width,
+beside what a branch of that rank costs here; a merge costs nothing in a step, but every changed strength makes it anew.
 """
 
 import argparse
@@ -26,6 +27,7 @@ SHAPES: Mapping[str, tuple[tuple[int, ...], int]] = {  # name -> weight, positio
     "conv 640 3x3": ((640, 640, 3, 3), 1024),
     "conv 1280 3x3": ((1280, 1280, 3, 3), 256),
 }
+CROSSOVER_POSITIONS = 1024  # as the policy predicts with
 WIDTHS = (320, 640, 1280, 3072)
 MODEL_GB = {320: 1.7, 640: 5.1, 1280: 5.1, 3072: 24.0}  # in 16 bits, of the models that have such layers
 LAYERS = {320: 60, 640: 140, 1280: 560, 3072: 400}  # of that width in such a model
@@ -48,10 +50,15 @@ def main() -> None:
                 label = f"{name}, {count} x rank {rank}"
                 print(f"| {label} | {alone:.2f} | {branch:.2f} | {floor:.2f} | {branch / floor:.2f} |", flush=True)
                 rows.append(Row(f"branch, {label}", branch, floor, "its floor", floor / branch, "ms"))
+        print("\n| Layers | model | total rank from which auto merges | layer alone | branch of that rank |")
+        print("|---|---:|---:|---:|---:|")
+        for width in WIDTHS:
+            rank = crossover(width)
+            alone, branch, _ = _against_floor((width, width), CROSSOVER_POSITIONS, 1, rank, options.runs)
+            label = f"{LAYERS[width]} of {width} x {width}"
+            print(f"| {label} | {MODEL_GB[width]} GB | {rank} | {alone:.2f} | {branch:.2f} |", flush=True)
+            rows.append(Row(f"crossover, {label}, rank {rank}", branch, alone, "the layer", alone / branch, "ms"))
     write_rows(options.json, rows)
-    print("\n| Layers | model | total rank from which auto merges |\n|---|---:|---:|")
-    for width in WIDTHS:
-        print(f"| {LAYERS[width]} of {width} x {width} | {MODEL_GB[width]} GB | {crossover(width)} |")
 
 
 def crossover(width: int) -> int:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ FILES, ROWS = 5_000, 100
 RUNS = 5
 FRAMES = 60
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+HOST = "the list of ComfyUI's LoraLoader"
 TEXTS = ("s", "st", "study 4", "people 49")
 
 PICKER = """async (text) => {
     const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
     const start = performance.now();
     document.querySelector(".lora-loom-add").click();
+    document.querySelector(".lora-loom-files").getBoundingClientRect();
     const opened = performance.now() - start;
     await drawn();
     const field = document.querySelector(".lora-loom-picker > input");
@@ -42,6 +45,42 @@ PICKER = """async (text) => {
     field.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
     return [opened, typed];
 }"""
+# The host's own list of the same files, in a LoraLoader node: until it is laid out, and until a key has filtered it.
+HOST_LIST = """async ([classic, text]) => {
+    const settled = () => new Promise((done) => setTimeout(done));
+    const laidOut = (selector) => document.querySelector(selector)?.getBoundingClientRect();
+    const node = app.graph.nodes[0];
+    const start = performance.now();
+    if (classic) {
+        const place = { canvasX: node.pos[0] + 100, canvasY: node.pos[1] + 60, clientX: 300, clientY: 200 };
+        node.widgets[0].onClick({ e: place, node, canvas: app.canvas });
+    } else {
+        const shown = document.querySelector(`[data-node-id="${node.id}"] [role="combobox"]`);
+        shown.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+        await settled();
+    }
+    const list = classic ? ".litecontextmenu" : "[role='listbox']";
+    if (!laidOut(list)) return null;
+    const opened = performance.now() - start;
+    await new Promise((done) => setTimeout(done, 500));
+    const field = document.querySelector(classic ? ".comfy-context-menu-filter" : ".p-select-filter");
+    if (!field) {
+        document.querySelector(`[data-node-id="${node.id}"] [role="combobox"]`)
+            .dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", code: "Escape", bubbles: true }));
+        await new Promise((done) => setTimeout(done, 500));
+        return [opened, null]; // nothing to type into
+    }
+    const begin = performance.now();
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    if (!classic) await settled();
+    laidOut(list);
+    const typed = performance.now() - begin;
+    field.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", code: "Escape", bubbles: true }));
+    if (classic) LiteGraph.closeAllContextMenus();
+    await new Promise((done) => setTimeout(done, 500));
+    return [opened, typed];
+}"""
 PAN = """async (frames) => {
     const start = performance.now();
     for (let frame = 0; frame < frames; frame += 1) {
@@ -50,6 +89,16 @@ PAN = """async (frames) => {
         await new Promise(requestAnimationFrame);
     }
     return (performance.now() - start) / frames;
+}"""
+LOADERS = """(count) => {
+    app.graph.clear();
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [60, 60];
+    for (let number = 0; number < count; number += 1) {
+        const node = LiteGraph.createNode("LoraLoader");
+        node.pos = [60 + 10 * (number % 10), 60 + 30 * Math.floor(number / 10)];
+        app.graph.add(node);
+    }
 }"""
 FILL = """(rows) => {
     app.graph.clear();
@@ -116,6 +165,7 @@ def _listing(address: str, runs: int) -> list[Row]:
 def _page(address: str, renderer: str, runs: int) -> list[Row]:
     from playwright.sync_api import sync_playwright
 
+    texts = [TEXTS[run % len(TEXTS)] for run in range(max(runs, len(TEXTS)))]
     names = [f"<lora:things/study_{4 * number + 3:04}.safetensors:0.5>" for number in range(ROWS)]
     with sync_playwright() as playwright:
         program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -133,18 +183,32 @@ def _page(address: str, renderer: str, runs: int) -> list[Row]:
         page.evaluate(PICKER, "")
         page.wait_for_timeout(1500)
         full = statistics.median(page.evaluate(PAN, FRAMES) for _ in range(runs))
-        times = [page.evaluate(PICKER, TEXTS[run % len(TEXTS)]) for run in range(max(runs, len(TEXTS)))]
+        times = [page.evaluate(PICKER, text) for text in texts]
+        page.evaluate(LOADERS, 1)
+        page.wait_for_timeout(1500)
+        host_times = [page.evaluate(HOST_LIST, [renderer == "classic", text]) for text in texts]
+        page.evaluate(LOADERS, ROWS)
+        page.wait_for_timeout(1500)
+        page.evaluate(PAN, FRAMES)
+        loaders = statistics.median(page.evaluate(PAN, FRAMES) for _ in range(runs))
         browser.close()
     opened, typed = (statistics.median(column) for column in zip(*times, strict=True))
+    host_opened, host_typed = (_median(column) for column in zip(*host_times, strict=True))
     return [
-        _row(f"{renderer}: open the picker, {FILES} files", opened),
-        _row(f"{renderer}: keystroke to list, {FILES} files", typed),
-        Row(f"{renderer}: frame, {ROWS} rows", full, empty, "empty graph", empty / full, "ms"),
+        _row(f"{renderer}: open the picker, {FILES} files", opened, host_opened, HOST),
+        _row(f"{renderer}: keystroke to list, {FILES} files", typed, host_typed, HOST),
+        _row(f"{renderer}: frame, {ROWS} rows", full, empty, "empty graph"),
+        _row(f"{renderer}: frame, {ROWS} rows", full, loaders, f"{ROWS} LoraLoader nodes"),
     ]
 
 
-def _row(case: str, milliseconds: float) -> Row:
-    return Row(case, milliseconds, None, "", None, "ms")
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _row(case: str, milliseconds: float, peer: float | None = None, name: str = "") -> Row:
+    return Row(case, milliseconds, peer, name, None if peer is None else peer / milliseconds, "ms")
 
 
 if __name__ == "__main__":

@@ -68,10 +68,19 @@ def random_pictures(count: int, rng: torch.Generator, shapes: Sequence[str] = BA
     kinds = all_pictures(shapes)
     chosen = torch.randint(len(kinds), (count,), generator=rng).tolist()
     spread = torch.rand(count, 3, generator=rng).tolist()
-    return [
-        replace(kinds[kind], x=_between(CENTRE, u), y=_between(CENTRE, v), radius=_between(RADIUS, w))
-        for kind, (u, v, w) in zip(chosen, spread, strict=True)
-    ]
+    return [_moved(kinds[kind], place) for kind, place in zip(chosen, spread, strict=True)]
+
+
+def varied_pictures(count: int, rng: torch.Generator, shapes: Sequence[str] = BASE_SHAPES) -> list[Picture]:
+    """Like random_pictures, with every shape, colour and background as often as every other, give or take one."""
+    while True:
+        columns = [_evenly(values, count, rng) for values in (shapes, tuple(COLOURS), tuple(BACKGROUNDS))]
+        kinds = [
+            Picture(shape=shape, colour=colour, background=ground)
+            for shape, colour, ground in zip(*columns, strict=True)
+        ]
+        if all(kind.colour != kind.background for kind in kinds):
+            return [_moved(kind, torch.rand(3, generator=rng).tolist()) for kind in kinds]
 
 
 def draw(pictures: Sequence[Picture], side: int) -> Tensor:
@@ -99,6 +108,19 @@ def inked_rows(side: int) -> Tensor:
 def to_image(pixels: Tensor) -> Image.Image:
     """[3, height, width] in 0..1 -> 8 bits per channel"""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().movedim(0, -1).contiguous().numpy())
+
+
+def _moved(kind: Picture, place: Sequence[float]) -> Picture:
+    x, y, radius = place
+    return replace(kind, x=_between(CENTRE, x), y=_between(CENTRE, y), radius=_between(RADIUS, radius))
+
+
+def _evenly(values: Sequence[str], count: int, rng: torch.Generator) -> list[str]:
+    """All values in an order of their own, again and again."""
+    found: list[str] = []
+    while len(found) < count:
+        found += [values[place] for place in torch.randperm(len(values), generator=rng).tolist()]
+    return found[:count]
 
 
 def _between(limits: tuple[float, float], share: float) -> float:

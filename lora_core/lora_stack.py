@@ -32,6 +32,7 @@ NAME_FIELDS = ("name", "lora_name", "lora", "file")
 MODEL_FIELDS = ("strength_model", "model_strength", "strength", "weight")
 CLIP_FIELDS = ("strength_clip", "clip_strength", "strengthTwo", "clip_weight")
 ON_FIELDS = ("on", "active", "enabled")
+BLOCKS_FIELD, SCHEDULE_FIELD = "blocks", "schedule"  # in a row of text; only this pack's
 
 BLOCKS_NOTE = "block weights came with this row and were not applied"
 
@@ -117,13 +118,23 @@ def _parse_line(line: str) -> list[StackRow]:
 def _tag_row(found: "re.Match[str]", *, on: bool) -> StackRow:
     model = _strength(found["model"] if found["model"] is not None else 1.0)
     clip = model if found["clip"] is None else _strength(found["clip"])
-    try:
-        blocks = None if found["blocks"] is None else parse_block_strengths(found["blocks"])
-        schedule = None if found["schedule"] is None else parse_schedule(found["schedule"])
-    except LoraError as error:
-        raise ValueError(str(error)) from None
+    blocks, schedule = _extras(found["blocks"], found["schedule"])
     name = found["name"].strip()
     return StackRow(name=name, strength_model=model, strength_clip=clip, on=on, blocks=blocks, schedule=schedule)
+
+
+def _extras(blocks: Any, schedule: Any) -> tuple[BlockStrengths | None, Schedule | None]:
+    """Both as their texts say; None where there is no text."""
+    for field, text in ((BLOCKS_FIELD, blocks), (SCHEDULE_FIELD, schedule)):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{field} should be a text, found {text!r:.40}")
+    try:
+        return (
+            None if blocks is None else parse_block_strengths(blocks),
+            None if schedule is None else parse_schedule(schedule),
+        )
+    except LoraError as error:
+        raise ValueError(str(error)) from None
 
 
 def _parse_each(rows: Sequence[Any]) -> list[StackRow]:
@@ -170,9 +181,14 @@ def _from_table(row: Mapping[str, Any]) -> StackRow:
         raise ValueError(f"no file name; one of the fields {', '.join(NAME_FIELDS)} was expected")
     model = _strength(_first(row, MODEL_FIELDS, 1.0))
     clip = _first(row, CLIP_FIELDS)
-    on = _first(row, ON_FIELDS, True)
+    blocks, schedule = _extras(row.get(BLOCKS_FIELD), row.get(SCHEDULE_FIELD))
     return StackRow(
-        name=name, strength_model=model, strength_clip=model if clip is None else _strength(clip), on=bool(on)
+        name=name,
+        strength_model=model,
+        strength_clip=model if clip is None else _strength(clip),
+        on=bool(_first(row, ON_FIELDS, True)),
+        blocks=blocks,
+        schedule=schedule,
     )
 
 

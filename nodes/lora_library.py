@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,12 @@ PICTURE_ENDINGS = tuple(
     f"{middle}.{ending}" for middle in (".preview", "") for ending in ("png", "jpg", "jpeg", "webp", "gif")
 )
 State = tuple[str, int, int, str, bool]  # path, time of change in ns, bytes, picture's name, whether notes are there
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    entries: Mapping[str, os.DirEntry[str]]  # by their names
+    pictures: Mapping[str, str]  # stem -> name, of the files that can be a preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +96,43 @@ def picture_beside(file: Path) -> Path | None:
 
 def _states(names: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, State]]:
     """What tells whether an entry of the list is still right; a file that is a link out is listed without facts."""
-    entries: dict[str, dict[str, os.DirEntry[str]]] = {}
+    directories: dict[str, _Directory] = {}
     for name in names:
         inner, _, file = name.replace("\\", "/").rpartition("/")
         for folder in folders:
             directory = f"{folder}/{inner}" if inner else str(folder)
-            found = entries.get(directory)
+            found = directories.get(directory)
             if found is None:
-                found = entries[directory] = _entries(Path(directory))
-            entry = found.get(file)
+                found = directories[directory] = _read_directory(Path(directory))
+            entry = found.entries.get(file)
             if entry is not None:
                 yield name, _state(entry, found)
                 break
 
 
-def _entries(directory: Path) -> dict[str, os.DirEntry[str]]:
+def _read_directory(directory: Path) -> _Directory:
     try:
         check_inside(directory)
         with os.scandir(directory) as scanned:
-            return {entry.name: entry for entry in scanned}
+            entries = {entry.name: entry for entry in scanned}
     except (OSError, FileMissing):
-        return {}
+        return _Directory({}, {})
+    pictures = {
+        name.removesuffix(ending): name
+        for ending in reversed(PICTURE_ENDINGS)  # the first one counts
+        for name in entries
+        if name.endswith(ending)
+    }
+    return _Directory(entries, pictures)
 
 
-def _state(entry: os.DirEntry[str], beside: dict[str, os.DirEntry[str]]) -> State:
+def _state(entry: os.DirEntry[str], directory: _Directory) -> State:
     stem = entry.name.rpartition(".")[0]
-    picture = next((stem + ending for ending in PICTURE_ENDINGS if stem + ending in beside), "")
     try:
         if entry.is_symlink():
             check_inside(Path(entry.path))
         status = entry.stat()
     except (OSError, FileMissing):
         return (entry.path, 0, 0, "", False)
-    return (entry.path, status.st_mtime_ns, status.st_size, picture, stem + ENDING in beside)
+    picture = directory.pictures.get(stem, "")
+    return (entry.path, status.st_mtime_ns, status.st_size, picture, stem + ENDING in directory.entries)

@@ -31,7 +31,8 @@ class LoraStackNode(io.ComfyNode):
                     tooltip="The rows, one per line: <lora:name:strength> or <lora:name:model strength:clip strength>. "
                     "Behind the strengths may stand :blocks=in4=0.5;out*=0 and then :schedule=0:0,0.3:1. "
                     "Strengths are factors from -100 to 100 without unit. A line that begins with # is off. "
-                    'Also taken: a JSON list of {"on", "name", "strength", "strength_clip"}.',
+                    'Also taken: a JSON list of {"on", "name", "strength", "strength_clip", '
+                    '"blocks", "schedule"}.',
                 ),
                 LoraStack.Input(
                     "lora_stack",

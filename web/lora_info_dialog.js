@@ -4,7 +4,6 @@
 import { blockStrip } from "./block_strip.js";
 import { element } from "./dom.js";
 import { t } from "./page_text.js";
-import { plural } from "./report_state.js";
 
 /** @typedef {import("./lora_files.js").LoraFiles} LoraFiles */
 
@@ -68,7 +67,7 @@ function picture(info, files) {
  */
 function facts(info, files) {
   const table = element("dl");
-  const algorithms = Object.entries(info.algorithms).map(([name, layers]) => `${name} (${plural(layers, "layer")})`);
+  const algorithms = Object.entries(info.algorithms).map(([name, layers]) => `${name} (${t("layerCount", { count: layers })})`);
   const rows = {
     family: info.family,
     names: info.dialect,

@@ -9,6 +9,7 @@ import { openPopup } from "./popup.js";
 /** @typedef {import("./lora_picker_state.js").ListedFile} ListedFile */
 
 const ITEM = 30; // pixels; height of one file in the list, as in lora_loom.css
+const DATE = new Intl.DateTimeFormat(); // made once: making one takes as long as a search
 const MORE = 4; // files drawn above and below what is seen
 
 /**
@@ -35,6 +36,7 @@ class Picker {
   #folder = "";
   #at = 0;
   #seen = 0;
+  #top = 0; // pixels scrolled; kept, since asking the list lays out the page
   /** @type {ListedFile[]} */
   #found = [];
   #folders = element("div", { className: "lora-loom-folders" });
@@ -66,7 +68,10 @@ class Picker {
       event.preventDefault();
       close();
     });
-    this.#list.addEventListener("scroll", () => this.#draw());
+    this.#list.addEventListener("scroll", () => {
+      this.#top = this.#list.scrollTop;
+      this.#draw();
+    });
     this.#list.addEventListener("pointermove", (event) => this.#point(event));
     this.#list.addEventListener("click", (event) => this.#choose(this.#indexAt(event)));
     this.listChanged();
@@ -111,9 +116,9 @@ class Picker {
   /** @param {number} index */
   #go(index) {
     this.#at = Math.max(0, Math.min(index, this.#found.length - 1));
-    const [top, height] = [this.#at * ITEM, this.#height()];
-    if (top < this.#list.scrollTop) this.#list.scrollTop = top;
-    else if (top + ITEM > this.#list.scrollTop + height) this.#list.scrollTop = top + ITEM - height;
+    const [place, height] = [this.#at * ITEM, this.#height()];
+    const top = Math.min(place, Math.max(this.#top, place + ITEM - height));
+    if (top !== this.#top) this.#list.scrollTop = this.#top = top;
     this.#draw();
     this.#show();
   }
@@ -125,7 +130,7 @@ class Picker {
 
   /** Only what is seen is in the page. */
   #draw() {
-    const first = Math.max(0, Math.floor(this.#list.scrollTop / ITEM) - MORE);
+    const first = Math.max(0, Math.floor(this.#top / ITEM) - MORE);
     const count = Math.ceil(this.#height() / ITEM) + 2 * MORE;
     const items = this.#found.slice(first, first + count).map((file, offset) => this.#item(file, first + offset));
     this.#space.replaceChildren(...items);
@@ -156,7 +161,7 @@ class Picker {
     if (!file) return;
     const caption = element("figcaption", {}, element("strong", {}, file.title || file.name));
     const megabytes = file.bytes ? `${(file.bytes / 1e6).toFixed(1)} MB` : "";
-    const facts = [file.base_model, megabytes, file.modified ? new Date(file.modified * 1000).toLocaleDateString() : ""];
+    const facts = [file.base_model, megabytes, file.modified ? DATE.format(file.modified * 1000) : ""];
     caption.append(element("span", { className: "lora-loom-quiet" }, facts.filter(Boolean).join(" · ")));
     const picture = file.preview
       ? element("img", { src: this.#given.files.picture(file), alt: "", decoding: "async" })

@@ -1,253 +1,38 @@
 // @ts-check
-/** What the pack's widgets say, in each language that it knows. No DOM. */
+/** Says the page's phrases in the language that the host is set to. No DOM. */
+
+import { GERMAN } from "./languages/de.js";
+import { ENGLISH } from "./languages/en.js";
+import { CHINESE } from "./languages/zh.js";
 
 /** @typedef {keyof typeof ENGLISH} Phrase */
 
-const ENGLISH = {
-  add: "Add LoRA",
-  addHint: "Choose a file for a new row (or paste <lora:name:0.8> here)",
-  allFolders: "All folders",
-  allOn: "Switch all rows on or off",
-  asRows: "Rows",
-  asRowsHint: "Show the rows",
-  asText: "Text",
-  asTextHint: "Show the rows as text, to copy, paste or edit",
-  block: "{block}: {matched} matched, {unmatched} unmatched keys",
-  blocks: "Blocks",
-  blocksHint: "BLOCK=FACTOR, separated by commas, such as in4=0.5, mid=1, out*=0; the other blocks are 1",
-  blockSize: "size of the change {norm}",
-  blocksLegend: "taller: larger change; amber and red: keys that did not arrive",
-  blocksNoColon: "block strengths have no : < or >",
-  blockStrengths: "Block strengths",
-  chooseFile: "Choose a LoRA file",
-  clip: "CLIP strength",
-  clipHint: "Strength on the text encoders",
-  close: "Close",
-  computeHash: "Compute",
-  connected: "The rows come from the connected input.",
-  copied: "copied: {text}",
-  copyWord: "Copy “{text}”",
-  curve: "Strength over the steps",
-  curveConnected: "The points come from the connected input.",
-  curveHint: "Drag a point; double click adds one, right click removes it",
-  curveKeys: "Double click adds a point, right click removes it. Keys: arrows, Insert, Delete.",
-  curvePoint: "Point {number} of {all}",
-  curveText: "Points as text: position:factor",
-  curveValue: "position {position}, factor {factor}",
-  curveWrong: "Expected position:factor, such as 0:0, 0.3:1. Not read: {parts}",
-  drag: "Drag to move the row (Alt and arrow keys)",
-  duplicate: "Duplicate",
-  empty: "No LoRA yet.",
-  files: "LoRA files",
-  filesOf: "{found} of {all} files",
-  info: "Info",
-  jsonRows: "These rows are JSON, edited as text.",
-  line: "Line as text",
-  loading: "Reading …",
-  menu: "Menu of the row",
-  metadata: "Training metadata",
-  missing: "no such file",
-  model: "Strength",
-  modelHint: "Strength: type, drag sideways, or arrow keys (Shift: fine)",
-  moveDown: "Move down",
-  moveUp: "Move up",
-  noMetadata: "The file has no metadata.",
-  noPicture: "no picture beside the file",
-  noRows: "No rows to keep.",
-  notes: "Notes",
-  notRun: "Not run yet: info",
-  on: "On",
-  oneStrength: "One strength for both",
-  remove: "Remove",
-  replace: "Use {name}",
-  rowSchedule: "Schedule",
-  save: "Save",
-  saved: "saved beside the file",
-  saveTemplate: "Save these rows as",
-  scaleAll: "Drag sideways to scale all strengths",
-  search: "Search files",
-  templateAdd: "Add these rows",
-  templateName: "Name of the template",
-  templates: "Templates",
-  templatesNone: "No templates yet.",
-  textOfRows: "Rows as text, one per line",
-  twoStrengths: "Own strength for CLIP",
-  use: "Use",
-  words: "Words of the training",
-  wordsMine: "Trigger words, one per line",
-};
-
-/** @type {Record<string, Partial<typeof ENGLISH>>} */
-const LANGUAGES = {
-  en: ENGLISH,
-  de: {
-    add: "LoRA hinzufügen",
-    addHint: "Eine Datei für eine neue Zeile wählen (oder <lora:name:0.8> hier einfügen)",
-    allFolders: "Alle Ordner",
-    allOn: "Alle Zeilen ein- oder ausschalten",
-    asRows: "Zeilen",
-    asRowsHint: "Die Zeilen zeigen",
-    asTextHint: "Die Zeilen als Text zeigen, zum Kopieren, Einfügen oder Bearbeiten",
-    block: "{block}: {matched} Schlüssel angekommen, {unmatched} nicht",
-    blocks: "Blöcke",
-    blocksHint: "BLOCK=FAKTOR, mit Kommas getrennt, etwa in4=0.5, mid=1, out*=0; die anderen Blöcke sind 1",
-    blockSize: "Größe der Änderung {norm}",
-    blocksLegend: "höher: größere Änderung; gelb und rot: nicht angekommene Schlüssel",
-    blocksNoColon: "Stärken der Blöcke haben kein : < oder >",
-    blockStrengths: "Stärken der Blöcke",
-    chooseFile: "Eine LoRA-Datei wählen",
-    clip: "CLIP-Stärke",
-    clipHint: "Stärke auf die Textencoder",
-    close: "Schließen",
-    computeHash: "Berechnen",
-    connected: "Die Zeilen kommen aus dem verbundenen Eingang.",
-    copied: "kopiert: {text}",
-    copyWord: "„{text}“ kopieren",
-    curve: "Stärke über die Schritte",
-    curveConnected: "Die Punkte kommen aus dem verbundenen Eingang.",
-    curveHint: "Einen Punkt ziehen; Doppelklick fügt einen hinzu, Rechtsklick entfernt ihn",
-    curveKeys: "Doppelklick fügt einen Punkt hinzu, Rechtsklick entfernt ihn. Tasten: Pfeile, Einfg, Entf.",
-    curvePoint: "Punkt {number} von {all}",
-    curveText: "Punkte als Text: Position:Faktor",
-    curveValue: "Position {position}, Faktor {factor}",
-    curveWrong: "Erwartet: Position:Faktor, etwa 0:0, 0.3:1. Nicht gelesen: {parts}",
-    drag: "Ziehen, um die Zeile zu verschieben (Alt und Pfeiltasten)",
-    duplicate: "Verdoppeln",
-    empty: "Noch keine LoRA.",
-    files: "LoRA-Dateien",
-    filesOf: "{found} von {all} Dateien",
-    jsonRows: "Diese Zeilen sind JSON und werden als Text bearbeitet.",
-    line: "Zeile als Text",
-    loading: "Wird gelesen …",
-    menu: "Menü der Zeile",
-    metadata: "Angaben zum Training",
-    missing: "keine solche Datei",
-    model: "Stärke",
-    modelHint: "Stärke: tippen, seitwärts ziehen oder Pfeiltasten (Umschalt: fein)",
-    moveDown: "Nach unten",
-    moveUp: "Nach oben",
-    noMetadata: "Die Datei hat keine Angaben.",
-    noPicture: "kein Bild neben der Datei",
-    noRows: "Keine Zeilen zum Merken.",
-    notes: "Notizen",
-    notRun: "Noch nicht gelaufen: Info",
-    on: "An",
-    oneStrength: "Eine Stärke für beide",
-    remove: "Entfernen",
-    replace: "{name} nehmen",
-    rowSchedule: "Verlauf",
-    save: "Speichern",
-    saved: "neben der Datei gespeichert",
-    saveTemplate: "Diese Zeilen merken als",
-    scaleAll: "Seitwärts ziehen, um alle Stärken zu ändern",
-    search: "Dateien suchen",
-    templateAdd: "Diese Zeilen hinzufügen",
-    templateName: "Name der Vorlage",
-    templates: "Vorlagen",
-    templatesNone: "Noch keine Vorlagen.",
-    textOfRows: "Zeilen als Text, eine je Zeile",
-    twoStrengths: "Eigene Stärke für CLIP",
-    use: "Übernehmen",
-    words: "Wörter aus dem Training",
-    wordsMine: "Auslösewörter, eines je Zeile",
-  },
-  zh: {
-    add: "添加 LoRA",
-    addHint: "为新行选择文件(也可在此粘贴 <lora:name:0.8>)",
-    allFolders: "所有文件夹",
-    allOn: "开启或关闭所有行",
-    asRows: "行",
-    asRowsHint: "显示为行",
-    asText: "文本",
-    asTextHint: "显示为文本,以便复制、粘贴或编辑",
-    block: "{block}:{matched} 个键匹配,{unmatched} 个未匹配",
-    blocks: "模块",
-    blocksHint: "块=系数,用逗号分隔,例如 in4=0.5, mid=1, out*=0;其余块为 1",
-    blockSize: "变化幅度 {norm}",
-    blocksLegend: "越高变化越大;黄色和红色表示有键未匹配",
-    blocksNoColon: "分块强度中不能有 : < >",
-    blockStrengths: "分块强度",
-    chooseFile: "选择 LoRA 文件",
-    clip: "CLIP 强度",
-    clipHint: "作用于文本编码器的强度",
-    close: "关闭",
-    computeHash: "计算",
-    connected: "各行来自已连接的输入。",
-    copied: "已复制:{text}",
-    copyWord: "复制“{text}”",
-    curve: "强度随步数的变化",
-    curveConnected: "各点来自已连接的输入。",
-    curveHint: "拖动点;双击添加,右键移除",
-    curveKeys: "双击添加点,右键移除。按键:方向键、Insert、Delete。",
-    curvePoint: "第 {number} 点,共 {all} 点",
-    curveText: "点的文本:位置:系数",
-    curveValue: "位置 {position},系数 {factor}",
-    curveWrong: "应为 位置:系数,例如 0:0, 0.3:1。未能读取:{parts}",
-    drag: "拖动以移动该行(Alt 加方向键)",
-    duplicate: "复制一行",
-    empty: "还没有 LoRA。",
-    files: "LoRA 文件",
-    filesOf: "{found} / {all} 个文件",
-    info: "信息",
-    jsonRows: "这些行是 JSON,请以文本方式编辑。",
-    line: "文本行",
-    loading: "读取中…",
-    menu: "该行菜单",
-    metadata: "训练元数据",
-    missing: "没有该文件",
-    model: "强度",
-    modelHint: "强度:输入、横向拖动或方向键(Shift:微调)",
-    moveDown: "下移",
-    moveUp: "上移",
-    noMetadata: "该文件没有元数据。",
-    noPicture: "文件旁没有图片",
-    noRows: "没有可保存的行。",
-    notes: "备注",
-    notRun: "尚未运行:信息",
-    on: "开",
-    oneStrength: "共用一个强度",
-    remove: "移除",
-    replace: "改用 {name}",
-    rowSchedule: "强度曲线",
-    save: "保存",
-    saved: "已保存在文件旁",
-    saveTemplate: "将这些行保存为",
-    scaleAll: "横向拖动以缩放所有强度",
-    search: "搜索文件",
-    templateAdd: "添加这些行",
-    templateName: "模板名称",
-    templates: "模板",
-    templatesNone: "还没有模板。",
-    textOfRows: "行的文本,每行一个",
-    twoStrengths: "单独的 CLIP 强度",
-    use: "使用",
-    words: "训练用词",
-    wordsMine: "触发词,每行一个",
-  },
-};
+/** @type {Record<string, typeof ENGLISH>} */
+const LANGUAGES = { en: ENGLISH, de: GERMAN, zh: CHINESE };
 
 export const LANGUAGE_CODES = Object.keys(LANGUAGES);
 let spoken = ENGLISH;
 
 /**
- * Speak a language from now on; English where it, or a phrase in it, is not known.
+ * Speak a language from now on; English where it is not known.
  * @param {unknown} code as the host's setting has it: "de", "zh-TW"
  */
 export function setLanguage(code) {
-  const known = LANGUAGES[String(code)] ?? LANGUAGES[String(code).split("-")[0]];
-  spoken = { ...ENGLISH, ...known };
+  spoken = LANGUAGES[String(code)] ?? LANGUAGES[String(code).split("-")[0]] ?? ENGLISH;
 }
 
 /**
- * A phrase, with the values of its {names} in place.
+ * A phrase, with the values of its {names} in place. Of a phrase in two forms, "one|several", the value {count} decides.
  * @param {Phrase} phrase
  * @param {Record<string, string | number>} [values]
  */
 export function t(phrase, values = {}) {
-  return spoken[phrase].replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+  const forms = spoken[phrase].split("|");
+  const form = values.count === 1 ? forms[0] : forms[forms.length - 1];
+  return form.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
-/** Every phrase of a language, for tests: those that it lacks are not in it. */
+/** Every phrase of a language, for tests. */
 export function phrasesOf(/** @type {string} */ code) {
   return LANGUAGES[code];
 }

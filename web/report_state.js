@@ -1,6 +1,8 @@
 // @ts-check
 /** What a report looks like on the page, as plain data: a node's output to views. No DOM. */
 
+import { t } from "./page_text.js";
+
 /** @typedef {"whole" | "part" | "none"} Arrival how much of a file arrived */
 /** @typedef {{key: string, reason: string, nearest: string}} UnmatchedKey */
 /** @typedef {{reason: string, keys: string[]}} IgnoredGroup */
@@ -84,17 +86,18 @@ function arrivalOf(report) {
  */
 function badgeOf(arrival, report) {
   if (report.model_family === NO_MODEL) {
-    return { whole: "all keys known", part: "known in part", none: "no key known" }[arrival];
+    return { whole: t("badgeKnownAll"), part: t("badgeKnownPart"), none: t("badgeKnownNone") }[arrival];
   }
-  const leftOut = report.ignored_count ? `all matched, ${report.ignored_count} left out` : "all matched";
-  return { whole: leftOut, part: "matched in part", none: "nothing matched" }[arrival];
+  const whole = report.ignored_count ? t("badgeAllBut", { count: report.ignored_count }) : t("badgeAll");
+  return { whole, part: t("badgePart"), none: t("badgeNone") }[arrival];
 }
 
 /** @param {any} report */
 function summaryOf(report) {
-  const [reaches, matched] = report.model_family === NO_MODEL ? ["holds", "known"] : ["reaches", "matched"];
-  const layers = plural(report.targets ?? 0, "layer");
-  return `${reaches} ${layers}; ${report.matched ?? 0} of ${plural(report.keys ?? 0, "key")} ${matched}`;
+  const [layers, keys] = [{ count: report.targets ?? 0 }, { count: report.keys ?? 0 }];
+  const arrived = report.matched ?? 0;
+  if (report.model_family === NO_MODEL) return `${t("layersHeld", layers)}; ${t("keysKnown", { ...keys, known: arrived })}`;
+  return `${t("layersReached", layers)}; ${t("keysMatched", { ...keys, matched: arrived })}`;
 }
 
 /**
@@ -108,9 +111,11 @@ function factsOf(report) {
     algorithms.map(([name, layers]) => (several ? `${name} (${layers})` : name)).join(", "),
     span("rank", report.rank),
     span("alpha", report.alpha),
-    report.dialect ? `${text(report.dialect)} names` : "",
-    report.family ? `made for ${text(report.family)}` : "",
-    [report.family, NO_MODEL, undefined].includes(report.model_family) ? "" : `model is ${text(report.model_family)}`,
+    report.dialect ? t("factDialect", { dialect: text(report.dialect) }) : "",
+    report.family ? t("factFamily", { family: text(report.family) }) : "",
+    [report.family, NO_MODEL, undefined].includes(report.model_family)
+      ? ""
+      : t("factModel", { family: text(report.model_family) }),
   ].filter(Boolean);
 }
 
@@ -121,7 +126,7 @@ function factsOf(report) {
 function span(name, ends) {
   if (!ends) return "";
   const [low, high] = [short(ends.min), short(ends.max)];
-  return low === high ? `${name} ${low}` : `${name} ${low} to ${high}`;
+  return low === high ? `${name} ${low}` : t("factRange", { name, low, high });
 }
 
 /** @param {any} notes */
@@ -152,14 +157,6 @@ function byReason(keys) {
   const groups = new Map();
   for (const { key, reason } of keys) groups.set(reason, [...(groups.get(reason) ?? []), key]);
   return [...groups].map(([reason, members]) => ({ reason, keys: members }));
-}
-
-/**
- * @param {number} count
- * @param {string} noun
- */
-export function plural(count, noun) {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** @param {number} number */

@@ -3,13 +3,10 @@
 
 import { blockStrip } from "./block_strip.js";
 import { element } from "./dom.js";
-import { plural } from "./report_state.js";
+import { t } from "./page_text.js";
 
 /** @typedef {import("./report_state.js").ReportView} Report */
 
-const NOT_RUN = "Not run yet. After a run, this shows which layers the file reached.";
-const CACHED =
-  "The result was taken from the host's cache, so there is no new report. It comes when something here changes.";
 const SIGNS = { whole: "✓", part: "!", none: "✕" };
 
 /** The report area of one node: each call replaces what is shown. */
@@ -22,12 +19,12 @@ export class ReportView {
     this.#files = files;
     this.body = element("div", { className: "lora-loom-scroll" });
     this.root = element("div", { className: "lora-loom-widget lora-loom-report" }, this.body);
-    this.#show(quiet(NOT_RUN));
+    this.#show(quiet(t("reportNotRun")));
   }
 
   /** The node need not run again: what is shown stays, or, after a reload of the page, why there is nothing. */
   noteCached() {
-    if (!this.#hasReport) this.#show(quiet(CACHED));
+    if (!this.#hasReport) this.#show(quiet(t("reportCached")));
   }
 
   /** @param {{reports: Report[], text: string}} views */
@@ -39,7 +36,7 @@ export class ReportView {
   /** @param {string} message why the node stopped */
   showError(message) {
     this.#hasReport = true;
-    const head = element("div", { className: "lora-loom-head" }, badge("none", "stopped, nothing applied"));
+    const head = element("div", { className: "lora-loom-head" }, badge("none", t("reportStopped")));
     this.#show(element("section", {}, head, element("p", {}, message)));
   }
 
@@ -62,11 +59,20 @@ function card(report, files) {
     element("p", {}, report.summary),
     quiet(report.facts),
     ...report.about.map(quiet),
-    ...report.notes.map((note) => element("p", { className: "lora-loom-note" }, `Note: ${note}`)),
-    ...(report.blocks.length ? [folded(plural(report.blocks.length, "block"), () => [blockStrip(report, files)])] : []),
+    ...report.notes.map((note) => element("p", { className: "lora-loom-note" }, t("note", { text: note }))),
+    ...blocks(report, files),
     ...unmatchedKeys(report.unmatched),
     ...ignoredKeys(report.ignored),
   );
+}
+
+/**
+ * @param {Report} report
+ * @param {import("./lora_files.js").LoraFiles} files
+ */
+function blocks(report, files) {
+  const count = report.blocks.length;
+  return count ? [folded(t("blockCount", { count }), () => [blockStrip(report, files)])] : [];
 }
 
 /** @param {string} text */
@@ -97,10 +103,10 @@ function unmatchedKeys({ count, unlisted, keys }) {
         {},
         element("code", {}, key),
         element("span", {}, reason),
-        ...(nearest ? [element("span", {}, "nearest name: ", element("code", {}, nearest))] : []),
+        ...(nearest ? [element("span", {}, t("nearestName"), element("code", {}, nearest))] : []),
       ),
     );
-  return [folded(plural(count, "unmatched key"), () => [element("ul", {}, ...list()), ...more(unlisted)])];
+  return [folded(t("keysUnmatched", { count }), () => [element("ul", {}, ...list()), ...more(unlisted)])];
 }
 
 /** @param {Report["ignored"]} ignored */
@@ -108,17 +114,16 @@ function ignoredKeys({ count, unlisted, groups }) {
   if (!count) return [];
   const list = () =>
     groups.map(({ reason, keys }) =>
-      folded(`${plural(keys.length, "key")}: ${reason}`, () => [
+      folded(t("keysBecause", { count: keys.length, reason }), () => [
         element("ul", {}, ...keys.map((key) => element("li", {}, element("code", {}, key)))),
       ]),
     );
-  return [folded(`${plural(count, "key")} left out`, () => [...list(), ...more(unlisted)])];
+  return [folded(t("keysLeftOut", { count }), () => [...list(), ...more(unlisted)])];
 }
 
 /** @param {number} unlisted */
 function more(unlisted) {
-  const where = "Inspect LoRA gives all of them in its json output.";
-  return unlisted ? [quiet(`and ${unlisted} more. ${where}`)] : [];
+  return unlisted ? [quiet(t("moreKeys", { count: unlisted }))] : [];
 }
 
 /**

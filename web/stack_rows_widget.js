@@ -7,6 +7,7 @@ import { openPicker } from "./lora_picker.js";
 import { nearestFiles } from "./lora_picker_state.js";
 import { t } from "./page_text.js";
 import { openMenu } from "./popup.js";
+import { dragRow } from "./row_drag.js";
 import { openBlocks, openSchedule } from "./row_extras.js";
 import { button, grip, loraRow } from "./stack_row_view.js";
 import * as state from "./stack_rows_state.js";
@@ -182,16 +183,17 @@ export class StackRowsEditor {
    * @returns {import("./stack_row_view.js").RowActions}
    */
   #actions(index) {
+    const edit = (/** @type {Partial<LoraRow>} */ fields) => this.#edit(state.changeRow(this.#rows, index, fields));
     return {
       change: (fields) => this.#change(index, fields),
-      edit: (fields) => this.#edit(state.changeRow(this.#rows, index, fields)),
+      edit,
       settled: () => this.#surroundings.settled(),
       pick: (anchor) => this.#pick(index, anchor),
       info: () => this.#surroundings.info(this.#loraRow(index).name),
       menu: (anchor) => this.#openMenu(index, anchor),
-      blocks: (anchor) => this.#openBlocks(index, anchor),
-      schedule: (anchor) => this.#openSchedule(index, anchor),
-      drag: (event, line) => this.#drag(event, line, index),
+      blocks: (anchor) => openBlocks(anchor, this.#loraRow(index).blocks, (blocks) => edit({ blocks })),
+      schedule: (anchor) => openSchedule(anchor, this.#loraRow(index).schedule, (schedule) => edit({ schedule })),
+      drag: (event, line) => dragRow(event, line, this.#lines(), (to) => this.#edit(state.dropRow(this.#rows, index, to))),
       key: (event) => this.#key(event, index),
     };
   }
@@ -216,37 +218,16 @@ export class StackRowsEditor {
    * @param {number} index
    * @param {HTMLElement} anchor
    */
-  #openBlocks(index, anchor) {
-    const chosen = (/** @type {string | undefined} */ blocks) => this.#edit(state.changeRow(this.#rows, index, { blocks }));
-    openBlocks(anchor, this.#loraRow(index).blocks, chosen);
-  }
-
-  /**
-   * @param {number} index
-   * @param {HTMLElement} anchor
-   */
-  #openSchedule(index, anchor) {
-    const chosen = (/** @type {string | undefined} */ schedule) =>
-      this.#edit(state.changeRow(this.#rows, index, { schedule }));
-    openSchedule(anchor, this.#loraRow(index).schedule, chosen);
-  }
-
-  /**
-   * @param {number} index
-   * @param {HTMLElement} anchor
-   */
   #openMenu(index, anchor) {
     const row = this.#loraRow(index);
     const last = this.#rows.length - 1;
     const clip = row.clip === null ? row.model : null;
+    const actions = this.#actions(index);
     openMenu(anchor, [
-      { label: t("info"), chosen: () => this.#surroundings.info(row.name) },
-      {
-        label: t(row.clip === null ? "twoStrengths" : "oneStrength"),
-        chosen: () => this.#edit(state.changeRow(this.#rows, index, { clip })),
-      },
-      { label: `${t("blockStrengths")}…`, chosen: () => this.#openBlocks(index, anchor) },
-      { label: `${t("rowSchedule")}…`, chosen: () => this.#openSchedule(index, anchor) },
+      { label: t("info"), chosen: actions.info },
+      { label: t(row.clip === null ? "twoStrengths" : "oneStrength"), chosen: () => actions.edit({ clip }) },
+      { label: `${t("blockStrengths")}…`, chosen: () => actions.blocks(anchor) },
+      { label: `${t("rowSchedule")}…`, chosen: () => actions.schedule(anchor) },
       { label: t("moveUp"), hint: "Alt ↑", disabled: index === 0, chosen: () => this.#move(index, -1) },
       { label: t("moveDown"), hint: "Alt ↓", disabled: index === last, chosen: () => this.#move(index, 1) },
       { label: t("duplicate"), chosen: () => this.#edit(state.duplicateRow(this.#rows, index)) },
@@ -292,39 +273,6 @@ export class StackRowsEditor {
     if (act) event.preventDefault();
     if (act || event.key === "Backspace") event.stopPropagation(); // the host would act on the node
     act?.();
-  }
-
-  /**
-   * Move a row with the pointer: a line shows where it would land.
-   * @param {PointerEvent} event
-   * @param {HTMLElement} line
-   * @param {number} index
-   */
-  #drag(event, line, index) {
-    const handle = /** @type {HTMLElement} */ (event.currentTarget);
-    const lines = /** @type {HTMLElement[]} */ ([...(this.#list()?.children ?? [])]);
-    const mark = (/** @type {number} */ to) =>
-      lines.forEach((other, at) => {
-        other.classList.toggle("lora-loom-drop-above", at === to);
-        other.classList.toggle("lora-loom-drop-below", at === lines.length - 1 && to === lines.length);
-      });
-    let to = index;
-    const move = (/** @type {PointerEvent} */ now) => {
-      const middles = lines.map((other) => other.getBoundingClientRect()).map((box) => box.top + box.height / 2);
-      to = middles.filter((middle) => middle < now.clientY).length;
-      mark(to);
-    };
-    const end = () => {
-      handle.removeEventListener("pointermove", move);
-      line.classList.remove("lora-loom-dragged");
-      mark(-1);
-      if (to !== index && to !== index + 1) this.#edit(state.dropRow(this.#rows, index, to));
-    };
-    event.preventDefault();
-    handle.setPointerCapture(event.pointerId);
-    line.classList.add("lora-loom-dragged");
-    handle.addEventListener("pointermove", move);
-    handle.addEventListener("lostpointercapture", end, { once: true });
   }
 
   /**
@@ -392,6 +340,11 @@ export class StackRowsEditor {
     return this.#body.querySelector(".lora-loom-rows");
   }
 
+  /** The rows' elements, in order. */
+  #lines() {
+    return /** @type {HTMLElement[]} */ ([...(this.#list()?.children ?? [])]);
+  }
+
   /**
    * Write an edit that the fields show already. Nothing is drawn anew: a click that ends an edit must find its button.
    * @param {number} index
@@ -417,14 +370,14 @@ export class StackRowsEditor {
 
   /** Which field of which row has the focus. */
   #focusedPlace() {
-    const rows = [...(this.#list()?.children ?? [])];
+    const rows = this.#lines();
     const row = rows.findIndex((child) => child.contains(document.activeElement));
     return { row, field: row < 0 ? -1 : fieldsOf(rows[row]).indexOf(document.activeElement) };
   }
 
   /** @param {{row: number, field: number}} place */
   #focus({ row, field }) {
-    const fields = row < 0 ? [] : fieldsOf(this.#list()?.children[row]);
+    const fields = row < 0 ? [] : fieldsOf(this.#lines()[row]);
     const target = fields[Math.min(field, fields.length - 1)];
     if (target instanceof HTMLElement) target.focus();
   }

@@ -1,13 +1,15 @@
 // @ts-check
 /** What a training looks like on the page, as plain data: the host's message to lines, curves and pictures. No DOM. */
 
+import { t } from "./page_text.js";
+
 /** @typedef {[number, number][]} Points step and value */
 /** @typedef {{d: string, low: string, high: string, last: string}} Curve a path in the unit square, and its labels */
 /**
  * @typedef {{
- *   node: string, state: string, headline: string, share: number, facts: string, canStop: boolean,
+ *   node: string, state: string, sign: string, headline: string, share: number, facts: string, canStop: boolean,
  *   loss: Curve | null, smooth: Curve | null, validation: Curve | null, suggestion: string, notes: string[],
- *   previews: {url: string, label: string}[],
+ *   previews: {url: string, label: string, about: string}[],
  * }} TrainingView
  */
 
@@ -15,14 +17,15 @@ const UNDER_WAY = new Set(["preparing", "training"]);
 const SMOOTHING = 0.9; // of the moving average that the thick line shows
 const PREVIEWS_SHOWN = 12;
 
-/** @type {Record<string, (view: any) => string>} */
-const HEADLINES = {
-  preparing: () => "preparing",
-  training: ({ step, steps }) => `step ${step} of ${steps}`,
-  stopped: ({ step, steps }) => `stopped at step ${step} of ${steps}, result kept`,
-  cancelled: ({ step, steps }) => `cancelled at step ${step} of ${steps}, result kept`,
-  done: ({ steps }) => `done, ${steps} steps`,
-  failed: ({ step }) => `failed at step ${step}`,
+/** @typedef {import("./page_text.js").Phrase} Phrase */
+/** @type {Record<string, {sign: Phrase, headline: Phrase}>} by the state of the training */
+const STATES = {
+  preparing: { sign: "trainingIsPreparing", headline: "trainingAtPreparing" },
+  training: { sign: "trainingIsTraining", headline: "trainingAtTraining" },
+  stopped: { sign: "trainingIsStopped", headline: "trainingAtStopped" },
+  cancelled: { sign: "trainingIsCancelled", headline: "trainingAtCancelled" },
+  done: { sign: "trainingIsDone", headline: "trainingAtDone" },
+  failed: { sign: "trainingIsFailed", headline: "trainingAtFailed" },
 };
 
 /**
@@ -31,13 +34,14 @@ const HEADLINES = {
  * @returns {TrainingView | null}
  */
 export function trainingView(message) {
-  if (typeof message?.node !== "string" || !(message.state in HEADLINES)) return null;
+  if (typeof message?.node !== "string" || !(message.state in STATES)) return null;
   const losses = pointsOf(message.losses);
   const range = rangeOf(losses);
   return {
     node: message.node,
     state: message.state,
-    headline: HEADLINES[message.state](message),
+    sign: t(STATES[message.state].sign),
+    headline: t(STATES[message.state].headline, { step: message.step, steps: message.steps }),
     share: message.steps ? Math.min(1, message.step / message.steps) : 0,
     facts: factsOf(message).join(" · "),
     canStop: UNDER_WAY.has(message.state),
@@ -56,10 +60,10 @@ export function trainingView(message) {
  */
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
+  if (whole < 60) return t("seconds", { seconds: whole });
   const minutes = Math.floor(whole / 60);
-  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return t("minutes", { minutes, seconds: whole % 60 });
+  return t("hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 
 /**
@@ -79,10 +83,14 @@ export function smoothed(points) {
 function factsOf(message) {
   const facts = [];
   const last = pointsOf(message.validation).at(-1);
-  if (last) facts.push(`validation ${percent(last[1])} of the start`);
-  if (message.state === "training" && message.seconds_left != null) facts.push(`${duration(message.seconds_left)} left`);
-  if (message.state === "training" && message.learning_rate) facts.push(`learning rate ${short(message.learning_rate)}`);
-  if (message.file) facts.push(`saved as ${message.file}`);
+  if (last) facts.push(t("validationNow", { share: percent(last[1]) }));
+  if (message.state === "training" && message.seconds_left != null) {
+    facts.push(t("timeLeft", { time: duration(message.seconds_left) }));
+  }
+  if (message.state === "training" && message.learning_rate) {
+    facts.push(t("learningRate", { rate: short(message.learning_rate) }));
+  }
+  if (message.file) facts.push(t("savedAs", { file: String(message.file) }));
   return facts;
 }
 
@@ -125,7 +133,8 @@ function previewOf(preview) {
     subfolder: String(preview?.subfolder ?? ""),
     type: String(preview?.type ?? "temp"),
   });
-  return { url: `/view?${query}`, label: `step ${Number(preview?.step ?? 0)}` };
+  const step = Number(preview?.step ?? 0);
+  return { url: `/view?${query}`, label: t("step", { step }), about: t("preview", { step }) };
 }
 
 /** @param {number} number */

@@ -2,11 +2,11 @@
 /** Shows a training inside its node: progress, curves, previews, and the button that stops and keeps. */
 
 import { element } from "./dom.js";
+import { t } from "./page_text.js";
 
 /** @typedef {import("./training_state.js").TrainingView} View */
 /** @typedef {import("./training_state.js").Curve} Curve */
 
-const NOT_RUN = "Not run yet. While it trains, this shows the loss, the validation and pictures as they come.";
 const SVG = "http://www.w3.org/2000/svg";
 const SIGNS = { preparing: "part", training: "part", stopped: "whole", cancelled: "part", done: "whole", failed: "none" };
 
@@ -20,7 +20,7 @@ export class TrainingView {
    */
   constructor({ stop, viewUrl }) {
     this.viewUrl = viewUrl;
-    this.button = element("button", { type: "button", disabled: true }, "Stop and keep");
+    this.button = element("button", { type: "button", disabled: true }, t("stopAndKeep"));
     this.button.addEventListener("click", async () => {
       this.#stopping = true;
       this.button.disabled = true;
@@ -29,7 +29,7 @@ export class TrainingView {
     this.body = element("div", { className: "lora-loom-scroll", ariaLive: "off" });
     this.bar = element("div", { className: "lora-loom-bar" }, this.button);
     this.root = element("div", { className: "lora-loom-widget lora-loom-training" }, this.body, this.bar);
-    this.body.replaceChildren(element("p", { className: "lora-loom-quiet" }, NOT_RUN));
+    this.body.replaceChildren(element("p", { className: "lora-loom-quiet" }, t("trainingNotRun")));
   }
 
   /** @param {View} view */
@@ -38,19 +38,19 @@ export class TrainingView {
     this.button.disabled = !view.canStop || this.#stopping;
     this.body.replaceChildren(
       ...head(view),
-      ...chart("validation, share of the start", view.validation ? [["lora-loom-line-2", view.validation]] : []),
-      ...chart("loss of each step", view.loss && view.smooth ? [["lora-loom-faint", view.loss], ["lora-loom-line-1", view.smooth]] : []),
+      ...chart(t("chartValidation"), view.validation ? [["lora-loom-line-2", view.validation]] : []),
+      ...chart(t("chartLoss"), view.loss && view.smooth ? [["lora-loom-faint", view.loss], ["lora-loom-line-1", view.smooth]] : []),
       ...(view.suggestion ? [element("p", { className: "lora-loom-note" }, view.suggestion)] : []),
       ...this.#previews(view),
-      ...view.notes.map((note) => element("p", { className: "lora-loom-note" }, `Note: ${note}`)),
+      ...view.notes.map((note) => element("p", { className: "lora-loom-note" }, t("note", { text: note }))),
     );
   }
 
   /** @param {View} view */
   #previews({ previews }) {
     if (!previews.length) return [];
-    const pictures = previews.map(({ url, label }) =>
-      element("figure", {}, element("img", { src: this.viewUrl(url), alt: `preview at ${label}` }), element("figcaption", {}, label)),
+    const pictures = previews.map(({ url, label, about }) =>
+      element("figure", {}, element("img", { src: this.viewUrl(url), alt: about }), element("figcaption", {}, label)),
     );
     return [element("div", { className: "lora-loom-previews" }, ...pictures)];
   }
@@ -59,13 +59,13 @@ export class TrainingView {
 /** @param {View} view */
 function head(view) {
   const sign = SIGNS[/** @type {keyof typeof SIGNS} */ (view.state)];
-  const bar = element("progress", { value: view.share, max: 1, ariaLabel: "training" });
+  const bar = element("progress", { value: view.share, max: 1, ariaLabel: t("training") });
   return [
     element(
       "div",
       { className: "lora-loom-head" },
       element("strong", {}, view.headline),
-      element("span", { className: `lora-loom-badge lora-loom-${sign}` }, view.state),
+      element("span", { className: `lora-loom-badge lora-loom-${sign}` }, view.sign),
     ),
     bar,
     element("p", { className: "lora-loom-quiet" }, view.facts),
@@ -82,7 +82,7 @@ function chart(title, curves) {
   picture.setAttribute("viewBox", "0 -0.04 1 1.08");
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", `${title}: now ${curves[curves.length - 1][1].last}`);
+  picture.setAttribute("aria-label", t("chartNow", { title, value: curves[curves.length - 1][1].last }));
   for (const [name, { d }] of curves) {
     const path = document.createElementNS(SVG, "path");
     path.setAttribute("class", name);

@@ -68,6 +68,18 @@ def test_json_is_taken_too() -> None:
     assert (row.name, row.strength_model, row.strength_clip, row.on) == ("a", 0.5, 0.5, False)
 
 
+def test_a_json_row_has_blocks_and_schedule_as_a_line_has() -> None:
+    (line,) = parse_rows("<lora:a:0.8:blocks=in4=0.5:schedule=0:0,0.3:1>")
+    (table,) = parse_rows('[{"name": "a", "strength": 0.8, "blocks": "in4=0.5", "schedule": "0:0,0.3:1"}]')
+    assert table == line
+    assert line.blocks is not None and line.schedule is not None
+
+
+def test_blocks_of_a_json_row_that_are_no_text_are_told() -> None:
+    with pytest.raises(StackError, match=r"row 1: blocks should be a text, found \[1, 0\]"):
+        parse_rows('[{"name": "a", "blocks": [1, 0]}]')
+
+
 @pytest.mark.parametrize("text", ["a.safetensors 0.8", "<lora:a:x>", "[{", "[5]", "<lora:a:inf>", "<lora:a:>"])
 def test_text_that_can_not_be_read_is_told(text: str) -> None:
     with pytest.raises(StackError):

@@ -61,6 +61,68 @@ def test_the_result_is_that_of_a_file_scaled_by_hand(
     assert not torch.allclose(found, plain, atol=1e-2)
 
 
+KINDS = ("dora", "oft", "lokr", "bias and norm", "full")
+MIDDLE, INPUT = "middle_block.1.transformer_blocks.0", "input_blocks.1.1.transformer_blocks.0"
+
+
+def _tensors(kind: str, block: str, model: Any) -> dict[str, Tensor]:
+    """An adapter of a kind on one layer of a block."""
+    generator = torch.Generator().manual_seed(len(block))
+    layer = f"{block}.ff.net.2"
+    out, inputs = model.model.diffusion_model.get_submodule(layer).weight.shape
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) * 0.2
+
+    fields: dict[str, Tensor] = {
+        "dora": {
+            "lora_A.weight": random(2, inputs), "lora_B.weight": random(out, 2),
+            "lora_magnitude_vector": random(out).abs() + 0.5,
+        },
+        "oft": {"oft_blocks": random(4, out // 4, out // 4)},
+        "lokr": {"lokr_w1": random(4, 4), "lokr_w2": random(out // 4, inputs // 4)},
+        "bias and norm": {"diff_b": random(out)},
+        "full": {"diff": random(out, inputs)},
+    }[kind]  # fmt: skip
+    in_kohyas_names = kind in ("oft", "lokr")
+    prefix = f"lora_unet_{layer.replace('.', '_')}" if in_kohyas_names else f"diffusion_model.{layer}"
+    tensors = {f"{prefix}.{field}": tensor for field, tensor in fields.items()}
+    if kind == "bias and norm":
+        norm = model.model.diffusion_model.get_submodule(f"{block}.norm1")
+        tensors[f"diffusion_model.{block}.norm1.diff"] = random(*norm.weight.shape)
+    return tensors
+
+
+@pytest.mark.parametrize("mode", ["branch", "merge"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_gives_what_a_file_for_each_block_gives_at_a_strength_of_its_own(
+    model: Any, run: Step, loras_dir: Path, kind: str, mode: str
+) -> None:
+    middle, first = _tensors(kind, MIDDLE, model), _tensors(kind, INPUT, model)
+    for name, tensors in {"both": middle | first, "middle": middle, "first": first}.items():
+        save_file(tensors, loras_dir / f"{name}.safetensors")
+    apart = _apply(model, "middle.safetensors", "", strength=-0.4)[0]
+    expected = run(_apply(apart, "first.safetensors", "", strength=0.8)[0])
+    found = run(_apply(model, "both.safetensors", "mid=-0.5", mode, strength=0.8)[0])
+    assert torch.allclose(found, expected, atol=TOLERANCE)
+    assert not torch.allclose(found, run(_apply(model, "both.safetensors", "", mode)[0]), atol=1e-3)
+
+
+def test_factor_0_of_the_text_encoder_leaves_it_as_it_was(demo: tuple[Any, Any, Any], loras_dir: Path) -> None:
+    model, clip, _ = demo
+    name = "demo_shape_star.safetensors"
+    (loras_dir / name).write_bytes((Path(__file__).parents[2] / "demo" / "loras" / name).read_bytes())
+
+    def encoded(text: str) -> Tensor:
+        blocks = parse_block_strengths(text)
+        found = ApplyLora.execute(model, name, 1.0, 1.0, "error", clip=clip, blocks=blocks).args[1]
+        return found.encode_from_tokens(found.tokenize("red star on white"))
+
+    bare = clip.encode_from_tokens(clip.tokenize("red star on white"))
+    assert torch.equal(encoded("clip_l.*=0"), bare)
+    assert not torch.allclose(encoded(""), bare, atol=1e-3)
+
+
 def test_factors_of_all_blocks_at_once_are_a_strength(model: Any, run: Step, style: str) -> None:
     found = run(_apply(model, style, "*=0.5, in*=2, mid=2, out*=2")[0])
     assert torch.allclose(found, run(_apply(model, style, "")[0]), atol=TOLERANCE)

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 
 const WEB = new URL("../../web/", import.meta.url);
-const MODULES = readdirSync(WEB).filter((name) => name.endsWith(".js"));
+const MODULES = readdirSync(WEB, { recursive: true }).filter((name) => name.endsWith(".js"));
 const read = (name) => readFileSync(new URL(name, WEB), "utf8");
 
 // The front end imports every .js file of the web folder on its own. There is no page here, so an effect would throw.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { blockCells, plural, viewsOf } from "../../web/report_state.js";
+import { blockCells, viewsOf } from "../../web/report_state.js";
 
 const WHOLE = {
   file: "ink.safetensors",
@@ -111,8 +111,6 @@ test("keys that were left out are grouped by reason", () => {
     ],
   });
 });
-
-test("one is singular", () => assert.deepEqual([plural(1, "key"), plural(0, "key")], ["1 key", "0 keys"]));
 
 test("a block is as high as its change is large, and told by what arrived", () => {
   const blocks = [

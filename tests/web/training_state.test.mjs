@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { setLanguage } from "../../web/page_text.js";
 import { duration, smoothed, trainingView } from "../../web/training_state.js";
 
 const MESSAGE = {
@@ -79,4 +80,13 @@ test("the smoothed curve begins at the first value and follows slowly", () => {
 
 test("times are told in the units of a person", () => {
   assert.deepEqual([0.4, 59.6, 200, 7500].map(duration), ["0 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]);
+});
+
+test("a training tells itself in the language of the page", () => {
+  setLanguage("de");
+  const { sign, headline, facts, previews } = trainingView(MESSAGE);
+  setLanguage("en");
+  assert.deepEqual([sign, headline], ["läuft", "Schritt 50 von 200"]);
+  assert.equal(facts, "Prüfung 81.3 % des Anfangs · noch 1 min 33 s · Lernrate 0.0005");
+  assert.equal(previews[0].about, "Vorschau bei Schritt 50");
 });
