@@ -3,7 +3,7 @@
 
 import { blockStrip } from "./block_strip.js";
 import { element } from "./dom.js";
-import { t } from "./page_text.js";
+import { t, timeText } from "./page_text.js";
 
 /** @typedef {import("./lora_files.js").LoraFiles} LoraFiles */
 
@@ -69,14 +69,14 @@ function facts(info, files) {
   const table = element("dl");
   const algorithms = Object.entries(info.algorithms).map(([name, layers]) => `${name} (${t("layerCount", { count: layers })})`);
   const rows = {
-    family: info.family,
-    names: info.dialect,
-    algorithm: algorithms.join(", "),
-    rank: span(info.rank),
-    alpha: span(info.alpha),
-    keys: info.keys ? String(info.keys) : "",
-    size: `${(info.bytes / 1e6).toFixed(2)} MB`,
-    changed: new Date(info.modified * 1000).toLocaleString(),
+    [t("infoFamily")]: info.family,
+    [t("infoNames")]: info.dialect,
+    [t("infoAlgorithm")]: algorithms.join(", "),
+    [t("infoRank")]: span(info.rank),
+    [t("infoAlpha")]: span(info.alpha),
+    [t("infoKeys")]: info.keys ? String(info.keys) : "",
+    [t("infoSize")]: `${(info.bytes / 1e6).toFixed(2)} MB`,
+    [t("infoChanged")]: timeText(info.modified),
   };
   for (const [title, value] of Object.entries(rows)) {
     if (value) table.append(element("dt", {}, title), element("dd", {}, value));

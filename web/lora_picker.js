@@ -3,13 +3,12 @@
 
 import { element } from "./dom.js";
 import { foldersOf, nearestFiles, search } from "./lora_picker_state.js";
-import { t } from "./page_text.js";
+import { dayText, t } from "./page_text.js";
 import { openPopup } from "./popup.js";
 
 /** @typedef {import("./lora_picker_state.js").ListedFile} ListedFile */
 
 const ITEM = 30; // pixels; height of one file in the list, as in lora_loom.css
-const DATE = new Intl.DateTimeFormat(); // made once: making one takes as long as a search
 const MORE = 4; // files drawn above and below what is seen
 
 /**
@@ -161,7 +160,7 @@ class Picker {
     if (!file) return;
     const caption = element("figcaption", {}, element("strong", {}, file.title || file.name));
     const megabytes = file.bytes ? `${(file.bytes / 1e6).toFixed(1)} MB` : "";
-    const facts = [file.base_model, megabytes, file.modified ? DATE.format(file.modified * 1000) : ""];
+    const facts = [file.base_model, megabytes, file.modified ? dayText(file.modified) : ""];
     caption.append(element("span", { className: "lora-loom-quiet" }, facts.filter(Boolean).join(" · ")));
     const picture = file.preview
       ? element("img", { src: this.#given.files.picture(file), alt: "", decoding: "async" })

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { LANGUAGE_CODES, phrasesOf, setLanguage, t } from "../../web/page_text.js";
+import { dayText, LANGUAGE_CODES, phrasesOf, setLanguage, t, timeText } from "../../web/page_text.js";
 
 const values = (text) => [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort();
 
@@ -28,4 +28,12 @@ test("a language is found by its code, and English stands in", () => {
   assert.equal(t("filesOf", { found: 2, all: 3 }), "2 von 3 Dateien");
   setLanguage("xx");
   assert.equal(t("filesOf", { found: 2, all: 3 }), "2 of 3 files");
+});
+
+test("dates are written as the language writes them", () => {
+  const noon = new Date(2026, 10, 22, 12, 5).getTime() / 1000;
+  setLanguage("de");
+  assert.deepEqual([dayText(noon), timeText(noon)], ["22.11.2026", "22.11.2026, 12:05"]);
+  setLanguage("en");
+  assert.equal(dayText(noon), "Nov 22, 2026");
 });
