@@ -5,8 +5,10 @@
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -72,14 +74,21 @@ def random_pictures(count: int, rng: torch.Generator, shapes: Sequence[str] = BA
 
 
 def varied_pictures(count: int, rng: torch.Generator, shapes: Sequence[str] = BASE_SHAPES) -> list[Picture]:
-    """Like random_pictures, with every shape, colour and background as often as every other, give or take one."""
+    """Like random_pictures, but so that nothing goes with one thing alone.
+
+    Every shape, colour and background comes as often as every other, give or take one, and so does every pair of them.
+    """
     while True:
         columns = [_evenly(values, count, rng) for values in (shapes, tuple(COLOURS), tuple(BACKGROUNDS))]
         kinds = [
             Picture(shape=shape, colour=colour, background=ground)
             for shape, colour, ground in zip(*columns, strict=True)
         ]
-        if all(kind.colour != kind.background for kind in kinds):
+        pairs = [Counter(zip(*two, strict=True)) for two in combinations(columns, 2)]
+        most = [-(-count // (len(set(one)) * len(set(other)))) for one, other in combinations(columns, 2)]
+        if all(kind.colour != kind.background for kind in kinds) and all(
+            max(found.values()) <= limit for found, limit in zip(pairs, most, strict=True)
+        ):
             return [_moved(kind, torch.rand(3, generator=rng).tolist()) for kind in kinds]
 
 

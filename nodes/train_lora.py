@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..lora_core.dataset import TrainingSet
+from ..lora_core.dataset import TrainingSet, prompts_to_keep
 from ..lora_core.errors import BadTraining
 from ..lora_core.training import TrainSettings
 from ..lora_core.training.settings import TARGETS, settings_of
@@ -82,8 +82,8 @@ class TrainLora(io.ComfyNode):
             name=filename or cls.__name__,
             writes=bool(filename),
             preview_every=preview_every,
-            prompts=_lines(preview_prompts) or _captions(dataset),
-            keep=_lines(keep_prompts),
+            prompts=_lines(preview_prompts) or _captions(dataset)[:PREVIEWS_AT_MOST],
+            keep=prompts_to_keep(_lines(keep_prompts), _captions(dataset), dataset.trigger),
             preview=preview,
         )
         return _outputs(TrainingRun(str(cls.hidden.unique_id or ""), model, clip, dataset, order).run())
@@ -142,7 +142,7 @@ def _watching_inputs() -> list[Any]:
             "keep_prompts", default="", multiline=True, optional=True,
             tooltip="Prompts whose pictures should stay as they are, one per line. The model makes a picture "
             "of each before it is trained, and learns to go on making it; also of the empty prompt, which CFG "
-            "compares with.",
+            "compares with. <captions>: every caption without its trigger.",
         ),
         LoraTrainSettings.Input(
             "settings", optional=True, tooltip="Everything else, from Train LoRA Settings."
@@ -160,7 +160,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _captions(dataset: TrainingSet) -> list[str]:
-    return list(dict.fromkeys(sample.caption for sample in dataset.samples))[:PREVIEWS_AT_MOST]
+    return list(dict.fromkeys(sample.caption for sample in dataset.samples))
 
 
 def _outputs(trained: Trained) -> io.NodeOutput:

@@ -1,9 +1,11 @@
-"""Deals captions out to pictures, and puts the trigger in front."""
+"""Deals captions out to pictures, puts the trigger in front, and says what they are without it."""
 
 import re
 from collections.abc import Sequence
 
 from ..errors import BadSetting
+
+PLAIN_CAPTIONS = "<captions>"  # among prompts to keep: every caption without its trigger
 
 
 def captions_for(pictures: int, texts: Sequence[str]) -> list[str]:
@@ -33,7 +35,42 @@ def captions_for(pictures: int, texts: Sequence[str]) -> list[str]:
 
 def with_trigger(caption: str, trigger: str) -> str:
     """The caption with the trigger in front, unless it is in it as a word of its own; case does not matter."""
-    trigger = trigger.strip().rstrip(",")
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+    trigger = _bare(trigger)
+    if not trigger or _as_a_word(trigger).search(caption):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def without_trigger(caption: str, trigger: str) -> str:
+    """The caption without the trigger wherever it is a word of its own, and without the comma behind it."""
+    trigger = _bare(trigger)
+    if not trigger:
+        return caption
+    left = _as_a_word(trigger, then=r"\s*,?").sub("", caption)
+    return " ".join(left.split()).strip(" ,")
+
+
+def prompts_to_keep(lines: Sequence[str], captions: Sequence[str], trigger: str) -> list[str]:
+    """The prompts that should go on meaning what they mean; a line PLAIN_CAPTIONS is every caption without its trigger.
+
+    A prompt that only lacks the word says best what the word alone should change.
+
+    Raises BadSetting where PLAIN_CAPTIONS is asked for and there is no trigger.
+    """
+    if PLAIN_CAPTIONS not in lines:
+        return list(lines)
+    if not _bare(trigger):
+        raise BadSetting(
+            f"keep_prompts has {PLAIN_CAPTIONS}, every caption without its trigger, but the pictures have no trigger; "
+            "give them one, or write the prompts out"
+        )
+    plain = [without_trigger(caption, trigger) for caption in captions]
+    return list(dict.fromkeys(one for line in lines for one in (plain if line == PLAIN_CAPTIONS else [line])))
+
+
+def _bare(trigger: str) -> str:
+    return trigger.strip().rstrip(",")
+
+
+def _as_a_word(trigger: str, then: str = "") -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w){then}", re.IGNORECASE)

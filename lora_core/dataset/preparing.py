@@ -100,8 +100,9 @@ def prepare(
         raise NoPictures(f"{where}: none of its {len(given)} pictures can be used: {listed(work.bad)}.")
     notes = (*found_notes, *work.notes(), *encoders.notes, *cache.notes())
     training_set = TrainingSet(
-        samples=tuple(work.samples), encode_text=encoders.encode_text, decode=encoders.decode, notes=notes
-    )
+        samples=tuple(work.samples), encode_text=encoders.encode_text, decode=encoders.decode,
+        trigger=settings.trigger, notes=notes,
+    )  # fmt: skip
     report = "\n".join([*work.lines(), *(f"Note: {note}." for note in notes)])
     return Prepared(training_set, report, contact_sheet(work.thumbnails))
 

@@ -28,4 +28,5 @@ class TrainingSet:
     samples: Sequence[TrainSample]
     encode_text: Callable[[str], Any]  # caption -> conditioning, as in the samples
     decode: Callable[[Tensor], Tensor]  # latents [pictures, channels, *picture] -> pictures [pictures, h, w, 3], 0..1
+    trigger: str = ""  # what every caption has in common on purpose
     notes: Sequence[str] = ()  # what a person should know: pictures left out on request, captions missing

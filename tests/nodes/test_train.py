@@ -14,7 +14,7 @@ from comfy.sd import load_lora_for_models
 from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
 from lora_pack.lora_core import open_lora
 from lora_pack.lora_core.dataset import TrainingSet
-from lora_pack.lora_core.errors import BadTraining, LoraError, TrainingFailed
+from lora_pack.lora_core.errors import BadSetting, BadTraining, LoraError, TrainingFailed
 from lora_pack.lora_core.metadata import read_about
 from lora_pack.lora_core.training import Trainer
 from lora_pack.nodes import training_run
@@ -144,6 +144,19 @@ def test_looking_changes_nothing_but_the_picture_in_the_file(train: Any, folders
     assert all(torch.equal(seen[key], tensor) for key, tensor in unseen.items())
     with safe_open(folders[0] / "trained.safetensors", "pt") as file:
         assert file.metadata()["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+def test_keeping_the_captions_is_keeping_each_without_its_trigger(
+    train: Any, data: TrainingSet, folders: tuple[Path, Path]
+) -> None:
+    called = [replace(sample, caption=f"sks, {sample.caption}") for sample in data.samples]
+    asked = {"dataset": replace(data, samples=called, trigger="sks")}
+    written = "\n".join(dict.fromkeys(sample.caption for sample in data.samples))
+    for name, prompts in (("named", "<captions>"), ("written", written), ("none", "")):
+        train(name, keep_prompts=prompts, **asked)
+    named, spelt, none = (load_file(folders[0] / f"{name}.safetensors") for name in ("named", "written", "none"))
+    assert all(torch.equal(named[key], tensor) for key, tensor in spelt.items())
+    assert any(not torch.equal(named[key], tensor) for key, tensor in none.items())
 
 
 def test_a_cancelled_run_is_kept_and_goes_on_to_the_result_of_an_unbroken_one(
@@ -289,6 +302,11 @@ def test_what_makes_no_sense_is_told_in_one_line(
     with pytest.raises(BadTraining, match=words) as caught:
         train(**asked)
     assert "\n" not in str(caught.value) and not list(folders[0].iterdir())
+
+
+def test_captions_without_a_trigger_can_not_be_kept_without_it(train: Any, data: TrainingSet) -> None:
+    with pytest.raises(BadSetting, match="no trigger"):
+        train(keep_prompts="<captions>", dataset=replace(data, trigger=""))
 
 
 def test_a_set_without_pictures_is_told(train: Any, data: TrainingSet) -> None:

@@ -18,7 +18,7 @@ from lora_pack.lora_core.dataset import (
     prepare,
     read_picture,
 )
-from lora_pack.lora_core.dataset.captions import captions_for, with_trigger
+from lora_pack.lora_core.dataset.captions import captions_for, prompts_to_keep, with_trigger, without_trigger
 from lora_pack.lora_core.dataset.contact_sheet import CELL, contact_sheet, thumbnail
 from lora_pack.lora_core.errors import BadPictures, BadSetting, NoPictures
 from torch import Tensor
@@ -243,6 +243,36 @@ def test_a_step_that_the_vae_can_not_divide_is_refused(tmp_path: Path) -> None:
 )
 def test_the_trigger_stands_in_every_caption_once(caption: str, trigger: str, expected: str) -> None:
     assert with_trigger(caption, trigger) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "expected"),
+    [
+        ("ohwx, a cat", "ohwx", "a cat"),
+        ("a photo of OHWX cat", " ohwx, ", "a photo of cat"),
+        ("a cat, ohwx", "ohwx", "a cat"),
+        ("ohwx", "ohwx", ""),
+        ("ohwxy cat", "ohwx", "ohwxy cat"),
+        ("in c++, style", "c++", "in style"),
+        ("a cat", "", "a cat"),
+    ],
+)
+def test_a_caption_is_told_without_its_trigger(caption: str, trigger: str, expected: str) -> None:
+    assert without_trigger(caption, trigger) == expected
+
+
+def test_the_prompts_to_keep_may_be_the_captions_without_their_trigger() -> None:
+    captions = ["ohwx, a cat", "ohwx, a dog", "ohwx, a cat"]
+    assert prompts_to_keep(["a dog", "<captions>", "a hat"], captions, "ohwx") == ["a dog", "a cat", "a hat"]
+    assert prompts_to_keep(["a dog", "a dog"], captions, "") == ["a dog", "a dog"]
+    with pytest.raises(BadSetting, match="no trigger"):
+        prompts_to_keep(["<captions>"], captions, " , ")
+
+
+def test_a_training_set_knows_its_trigger(tmp_path: Path) -> None:
+    save_pictures(tmp_path, "a.png")
+    prepared = _prepare(tmp_path, settings=PictureSettings(resolution=64, step=8, trigger="ohwx"))
+    assert prepared.training_set.trigger == "ohwx"
 
 
 @pytest.mark.parametrize(
