@@ -62,9 +62,10 @@ CASES = (
 )
 
 TRAINED_STYLE, TRAINED_SHAPE = "trained_style.safetensors", "trained_star.safetensors"
+STYLE_WORD = "sks"  # the trigger in training.json
 TRAINED_CASES = (
-    Case("base, asked for striped shapes", {}, BASE_SHAPES, word=STRIPED),
-    Case("trained style, asked for striped shapes", {TRAINED_STYLE: 1.0}, BASE_SHAPES, word=STRIPED),
+    Case("base, asked with the style's word", {}, BASE_SHAPES, word=STYLE_WORD),
+    Case("trained style, asked with its word", {TRAINED_STYLE: 1.0}, BASE_SHAPES, word=STYLE_WORD),
     Case("trained style, asked for base shapes", {TRAINED_STYLE: 1.0}, BASE_SHAPES),
     Case("base, asked for stars", {}, (NEW_SHAPE,)),
     Case("trained star, asked for stars", {TRAINED_SHAPE: 1.0}, (NEW_SHAPE,)),

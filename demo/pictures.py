@@ -184,7 +184,7 @@ def write_training_set(folder: Path, count: int, shape: str | None, fill: str, s
     """NUMBER.png with NUMBER.txt beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     shapes = BASE_SHAPES if shape is None else (shape,)
-    pictures = [replace(p, fill=fill) for p in random_pictures(count, torch.Generator().manual_seed(1), shapes)]
+    pictures = [replace(p, fill=fill) for p in varied_pictures(count, torch.Generator().manual_seed(1), shapes)]
     for number, (picture, pixels) in enumerate(zip(pictures, draw(pictures, side), strict=True)):
         to_image(pixels).save(folder / f"{number:02}.png")
         (folder / f"{number:02}.txt").write_text(picture.caption + "\n", encoding="utf-8")

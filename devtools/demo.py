@@ -73,6 +73,7 @@ def _concepts(steps: int | None) -> list[Concept]:
             inputs=one["inputs"] | ({"steps": steps} if steps else {}),
             settings=common | one["settings"],
             keep=one["keep"],
+            with_text_encoder=one["with_text_encoder"],
         )
         for one in _planned()
     ]
@@ -114,8 +115,9 @@ def _make_pictures(
     for number, caption in enumerate(plan["captions"]):
         pictures = []
         for index, column in enumerate(plan["columns"]):
-            strengths = {concepts["AB".index(letter)].name: s for letter, s in column["strengths"].items()}
-            asked = f"striped {caption}" if "A" in column["strengths"] else caption
+            used = [(concepts["AB".index(letter)], strength) for letter, strength in column["strengths"].items()]
+            strengths = {concept.name: strength for concept, strength in used}
+            asked = " ".join([*filter(None, (concept.trigger for concept, _ in used)), caption])
             answer = client.run(trained_picture_graph(concepts, asked, seed, strengths))
             file = folder / f"{number}_{index}.png"
             file.write_bytes(client.picture(answer.images(PICTURE_NODE)[0]))

@@ -38,13 +38,19 @@ def report_node(index: int) -> str:
     return f"report{index}"
 
 
+def rewired(graph: GraphDict, before: str, after: str) -> GraphDict:
+    """The graph with what took the model or the CLIP of node `before` taking them of node `after`."""
+    moved = copy.deepcopy(graph)
+    for node in moved.values():
+        node["inputs"] = {key: _moved(value, before, after) for key, value in node["inputs"].items()}
+    return moved
+
+
 def _with_lora(graph: GraphDict, index: int, lora: LoraUse) -> GraphDict:
     before = "model" if index == 0 else f"lora{index - 1}"
     added = f"lora{index}"
-    rewired = copy.deepcopy(graph)
-    for node in rewired.values():
-        node["inputs"] = {key: _moved(value, before, added) for key, value in node["inputs"].items()}
-    rewired[added] = {
+    graph = rewired(graph, before, added)
+    graph[added] = {
         "class_type": "LoraLoomApply",
         "inputs": {
             "model": [before, MODEL_OUTPUT],
@@ -55,8 +61,8 @@ def _with_lora(graph: GraphDict, index: int, lora: LoraUse) -> GraphDict:
             "on_unmatched": "report",
         },
     }
-    rewired[report_node(index)] = {"class_type": "PreviewAny", "inputs": {"source": [added, REPORT_OUTPUT]}}
-    return rewired
+    graph[report_node(index)] = {"class_type": "PreviewAny", "inputs": {"source": [added, REPORT_OUTPUT]}}
+    return graph
 
 
 def _moved(value: Any, before: str, after: str) -> Any:

@@ -1,11 +1,10 @@
 """Builds the graph that trains the demo's concepts on drawn pictures, and pictures of what was trained."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .picture_graph import GraphDict, picture_graph
+from .picture_graph import CLIP_OUTPUT, MODEL_OUTPUT, GraphDict, picture_graph, rewired
 
 LORA_OUTPUT, CURVE_OUTPUT, REPORT_OUTPUT = 0, 1, 3
 
@@ -20,6 +19,7 @@ class Concept:
     inputs: Mapping[str, Any]  # of Train LoRA
     settings: Mapping[str, Any]  # of Train LoRA Settings
     keep: Sequence[str] = ()  # prompts whose pictures should stay as they are
+    with_text_encoder: bool = False  # trained too
 
 
 def training_graph(concepts: Sequence[Concept]) -> GraphDict:
@@ -40,6 +40,7 @@ def training_graph(concepts: Sequence[Concept]) -> GraphDict:
             "inputs": {
                 "model": ["model", 0], "dataset": [f"{name} pictures", 0], "settings": [f"{name} settings", 0],
                 "filename": name, "keep_prompts": "\n".join(concept.keep), **concept.inputs,
+                **({"clip": ["model", CLIP_OUTPUT]} if concept.with_text_encoder else {}),
             },
         }  # fmt: skip
         graph[f"{name} curve"] = {"class_type": "PreviewImage", "inputs": {"images": [name, CURVE_OUTPUT]}}
@@ -54,16 +55,17 @@ def trained_picture_graph(
 
     The host keeps the results of nodes that are in the next graph too, so each concept is trained once.
     """
-    graph = {**copy.deepcopy(picture_graph(caption, seed)), **training_graph(concepts)}
-    model: list[Any] = ["model", 0]
+    graph, before = picture_graph(caption, seed), "model"
     for name, strength in strengths.items():
-        graph[f"{name} applied"] = {
+        applied = f"{name} applied"
+        graph = rewired(graph, before, applied)
+        graph[applied] = {
             "class_type": "LoraLoomApply",
             "inputs": {
-                "model": model, "lora_name": "", "strength_model": strength, "strength_clip": strength,
-                "on_unmatched": "error", "lora": [name, LORA_OUTPUT],
+                "model": [before, MODEL_OUTPUT], "clip": [before, CLIP_OUTPUT], "lora_name": "",
+                "strength_model": strength, "strength_clip": strength, "on_unmatched": "error",
+                "lora": [name, LORA_OUTPUT],
             },
         }  # fmt: skip
-        model = [f"{name} applied", 0]
-    graph["sampler"]["inputs"]["model"] = model
-    return graph
+        before = applied
+    return {**graph, **training_graph(concepts)}
