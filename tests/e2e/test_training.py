@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lora_pack.demo.host.base_directory import make_base_directory
 from lora_pack.demo.host.client import GraphFailed, HostError
-from lora_pack.demo.host.picture_graph import PICTURE_NODE, picture_graph
+from lora_pack.demo.host.picture_graph import CLIP_OUTPUT, PICTURE_NODE, picture_graph
 from lora_pack.demo.host.server import RunningServer, running_server
 from lora_pack.demo.host.training_graph import Concept, trained_picture_graph, training_graph
 from lora_pack.demo.pictures import write_training_set
@@ -92,15 +92,14 @@ def test_what_was_trained_is_applied_in_the_same_run_and_seen_by_a_page_opened_l
 
 def test_model_and_text_encoder_are_trained_and_applied_in_the_same_run(server: RunningServer) -> None:
     _draw_shapes(server)
-    concept = _concept("both", 3, clip=["model", 1], preview_every=3, preview_prompts=CAPTION)
+    concept = replace(_concept("both", 3, preview_every=3, preview_prompts=CAPTION), with_text_encoder=True)
     graph = trained_picture_graph([concept], CAPTION, 7, {"both": 1.0})
-    half = server.client.run(graph)
-    assert re.match(r"done: step 3 of 3.*\nTrained: \d+ layers of unet, 8 layers of clip_l\.", half.text("both"))
-    graph["both applied"]["inputs"]["clip"] = ["model", 1]
-    graph["positive"]["inputs"]["clip"] = ["both applied", 1]
     whole = server.client.run(graph)
-    assert "both" in whole.cached
-    pictures = [server.client.picture(one.images(PICTURE_NODE)[0]) for one in (half, whole)]
+    assert re.match(r"done: step 3 of 3.*\nTrained: \d+ layers of unet, 8 layers of clip_l\.", whole.text("both"))
+    graph["positive"]["inputs"]["clip"] = graph["negative"]["inputs"]["clip"] = ["model", CLIP_OUTPUT]
+    half = server.client.run(graph)
+    assert "both" in half.cached
+    pictures = [server.client.picture(one.images(PICTURE_NODE)[0]) for one in (whole, half)]
     assert pictures[0] != pictures[1]
     assert [key for key in load_file(_loras(server) / "both.safetensors") if key.startswith("lora_te")]
 
@@ -123,8 +122,7 @@ def test_stopping_keeps_the_result_and_goes_on_with_the_graph(server: RunningSer
 
 def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningServer) -> None:
     server = own_server
-    clip = ["model", 1]  # the text encoder is trained too
-    unbroken = _concept("unbroken", 12, clip=clip)
+    unbroken = replace(_concept("unbroken", 12), with_text_encoder=True)
     server.client.run(training_graph([unbroken]))
     expected = load_file(_loras(server) / "unbroken.safetensors")
 
@@ -139,7 +137,7 @@ def test_cancelling_keeps_a_file_and_killing_loses_nothing(own_server: RunningSe
     assert view["state"] == "cancelled", view
     assert (_loras(server) / f"cancelled_step{step}.safetensors").is_file()
 
-    killed = _concept("killed", 12, clip=clip)
+    killed = replace(_concept("killed", 12), with_text_encoder=True)
     server.client.queue(training_graph([killed]))
     _until(lambda: (_view(server, "killed") or {}).get("step", 0) >= 5)
     server.process.kill()
