@@ -57,7 +57,8 @@ def convert(file: LoraFile, to: str, layout: ModelLayout | None = None) -> Conve
         layout: the model it is for; None to take the released model of the file's family that most layers fit.
 
     Raises:
-        NoLayerReached: the family is not known and no model was given, or no layer fits it.
+        ModelNeeded: no model was given, and the family is not known.
+        NoLayerReached: no layer of the model fits.
         NotConvertible: some keys fit nothing in the model, or the dialect has no words for them; lists them all.
         NotAnAdapter, FileMissing, FileDamaged: see refusals and lora_file.
     """

@@ -8,6 +8,7 @@ LoraError
 |   |-- NotAnAdapter       it is a good file of another kind
 |   `-- FileNotWritten     a file could not be written, or stands there already
 |-- NoLayerReached         no key of the file fits a layer of the model
+|-- ModelNeeded            no model was given, and the file does not tell which it is for
 |-- FamilyMismatch         the file was made for another model family
 |-- UnmatchedKeys          some keys fit nothing, and the caller asked for all
 |-- LayerGone              a layer that adapters stand beside is no longer in the model
@@ -86,6 +87,18 @@ class NoLayerReached(LoraError):
         super().__init__(
             f"{file}: none of its keys fits a layer of this model. The file looks made for {file_family}, "
             f"the model is {model_family}. Keys: {listed(self.reasons)}"
+        )
+
+
+class ModelNeeded(LoraError):
+    """No model was given, and the layers of the family that the file seems made for are not known."""
+
+    def __init__(self, file: str, file_family: str) -> None:
+        self.file = file
+        self.file_family = file_family
+        super().__init__(
+            f"{file}: it seems made for {file_family}, whose layers are not known without a model. "
+            f"Give the model: --model CHECKPOINT, or the node's model input."
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .errors import DifferentFamilies, NoLayerReached
+from .errors import DifferentFamilies, ModelNeeded
 from .families import Family
 from .key_map import map_keys
 from .known_models import known_layouts, with_known_encoders
@@ -10,10 +10,6 @@ from .loaded_lora import family_of_header
 from .lora_file import LoraFile
 from .name_table import NameTable
 from .target_layer import ModelLayout
-
-UNKNOWN_MODEL = (
-    "give the model (--model, or the node's model input); its layers are not known by the file's names alone"
-)
 
 
 def model_of(files: Sequence[LoraFile], layout: ModelLayout | None = None) -> ModelLayout:
@@ -25,14 +21,14 @@ def model_of(files: Sequence[LoraFile], layout: ModelLayout | None = None) -> Mo
 
     Raises:
         DifferentFamilies: two files were made for two families.
-        NoLayerReached: no model was given, and the family is not known.
+        ModelNeeded: no model was given, and the family is not known.
     """
     if layout is not None:
         return with_known_encoders(layout)
     family, file = _family(files)
     layouts = list(known_layouts(family.name))
     if not layouts:
-        raise NoLayerReached(file.name, family.name, "not given", [UNKNOWN_MODEL])
+        raise ModelNeeded(file.name, family.name)
     fitting = [(_unmatched(files, layout), number, layout) for number, layout in enumerate(layouts)]
     return min(fitting)[2]
 

@@ -51,7 +51,7 @@ def ready_to_save(
         layout: the model it is for, where its family is not known by name.
 
     Raises:
-        NotConvertible, NoLayerReached: see conversion.convert.
+        NotConvertible, ModelNeeded, NoLayerReached: see conversion.convert.
         NotMergeable: numbers that the dtype can't hold; lists all tensors.
     """
     notes: list[str] = []

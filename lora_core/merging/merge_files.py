@@ -110,6 +110,7 @@ def merge_files(
     Raises:
         BadSetting: the order makes no sense.
         DifferentFamilies, FamilyMismatch: the files are for different models.
+        ModelNeeded: no model was given, and the files do not tell it.
         NotMergeable: keys that fit nothing, NaN, or changes that depend on weights that are not at hand; lists all.
     """
     _check(sources, order)
