@@ -112,7 +112,7 @@ def _errors(patcher: Any, data: Sequence[Any], names: Any) -> list[float]:
 
     found: list[float] = []
     with denoiser.frozen():
-        for cells in grid(data):
+        for cells in grid(data, BATCH):
             latents = torch.cat([denoiser.scaled(cell.sample.latent[None]) for cell in cells])
             found += cell_errors(cells, latents, denoiser, objective, conditions_of)
     return found

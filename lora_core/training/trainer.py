@@ -88,7 +88,7 @@ class Trainer:
         self._targets = chosen_layers(denoiser.layout, settings, with_text=text is not None)
         name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
         self._batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
-        self._grid = grid([sample for sample in self._samples if not sample.keep])
+        self._grid = grid([sample for sample in self._samples if not sample.keep], settings.batch)
         with torch.inference_mode(False):
             self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
         self._adapter = TrainedAdapter(self._targets, settings, denoiser.device)

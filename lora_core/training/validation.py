@@ -27,14 +27,15 @@ class Cell:
     noise: Tensor  # [channels, *picture]
 
 
-def grid(samples: Sequence[TrainSample]) -> list[list[Cell]]:
-    """The cells, in batches of one shape each: the positions of one picture."""
+def grid(samples: Sequence[TrainSample], batch: int) -> list[list[Cell]]:
+    """The cells: positions of one picture together, and at most `batch`, so that they take no more than a step does."""
     every = max(1, -(-len(samples) // PICTURES))
     rng = torch.Generator().manual_seed(SEED)
-    return [
+    rows = [
         [Cell(sample, position, torch.randn(sample.latent.shape, generator=rng)) for position in POSITIONS]
         for sample in samples[::every]
     ]
+    return [row[start : start + batch] for row in rows for start in range(0, len(row), batch)]
 
 
 @dataclass(frozen=True, slots=True)

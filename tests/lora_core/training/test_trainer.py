@@ -97,6 +97,20 @@ def test_validation_disturbs_nothing() -> None:
     assert torch.equal(factors(plain), factors(measured)) and plain.losses == measured.losses
 
 
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_a_validation_takes_no_more_pictures_at_once_than_a_step(batch: int) -> None:
+    denoiser = FakeDenoiser()
+    list(trainer_of(denoiser, batch=batch, steps=2, validate_every=1).run())
+    assert max(shape[0] for shape in denoiser.asked) <= batch
+
+
+def test_the_validation_asks_the_same_whatever_the_batch() -> None:
+    whole, singly = trainer_of(batch=4, steps=1), trainer_of(batch=1, steps=1)
+    for trainer in (whole, singly):
+        _until(trainer, 0)
+    torch.testing.assert_close(whole.checkpoint().errors_at_start, singly.checkpoint().errors_at_start)
+
+
 def test_recomputing_activations_changes_no_number() -> None:
     plain, twice = trainer_of(checkpointing="off"), trainer_of(checkpointing="on")
     list(plain.run())
@@ -117,7 +131,7 @@ def test_recomputing_is_decided_by_the_free_memory_for_the_largest_picture_and_t
 
 def test_a_loss_that_is_no_number_stops_with_the_state_before_that_step() -> None:
     denoiser = FakeDenoiser()
-    denoiser.poison_at = 5  # two forwards look at the untrained model, one for each picture; the third is step 1
+    denoiser.poison_at = 7  # four forwards look at the untrained model, two for each picture; the fifth is step 1
     trainer = trainer_of(denoiser, samples=pictures((4, 4), (4, 4)))
     with pytest.raises(TrainingFailed, match="after step 2: the loss is nan at step 3") as caught:
         list(trainer.run())
