@@ -53,14 +53,19 @@ def in_own_process(work: Callable[[], Any]) -> tuple[Any, float]:
     return value, peak
 
 
-def our_steps(model: Any, data: Sequence[Any], plan: Plan) -> float:
+def our_steps(model: Any, data: Sequence[Any], plan: Plan, *, checkpointing: bool) -> float:
     """Seconds of a step of this pack's trainer, the median."""
     from lora_pack.lora_core.training import Trainer, TrainSettings
     from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 
     last = plan.steps + 2  # the last step's time has the closing validation in it
     settings = TrainSettings(
-        steps=last, batch=len(data), rank=plan.rank, validate_every=0, save_every=0, checkpointing="off"
+        steps=last,
+        batch=len(data),
+        rank=plan.rank,
+        validate_every=0,
+        save_every=0,
+        checkpointing="on" if checkpointing else "off",
     )
     trainer = Trainer(HostDenoiser(model, model_names(model, None)), data, settings)
     return statistics.median([report.seconds for report in trainer.run() if 1 < report.step < last])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ._host import start_host
-from ._measure import Row, write_rows
+from ._measure import Cost, Row, compare, median_cost, write_rows
 from ._models import SD15
 from ._train_sides import Plan, host_steps, in_own_process, our_steps, peft_steps
 from ._train_target import target_rows
@@ -42,6 +42,7 @@ class Subject:
 
 SUBJECTS = {"small UNet": Subject(SMALL, 32, 4), "SD1.5": Subject(SD15, 32, 3, host_batches=(1,))}
 BATCHES = (1, 4)
+SIDES = ("ours", "ours, checkpointing", "PEFT", "host, checkpointing", "host")
 
 
 def main() -> None:
@@ -49,21 +50,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file for the rows")
     parser.add_argument("--only", choices=[*SUBJECTS, TARGET], help="one of the models, or the way to a target")
+    parser.add_argument("--runs", type=int, default=1, help="of every side of a step, of which the medians count (1)")
+    parser.add_argument("--without-host", action="store_true", help="leave out its node, which takes most of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a process that is forked can't use the threads of its parent
     print(f"ComfyUI: {start_host()}")
     rows: list[Row] = []
     chosen = {name: subject for name, subject in SUBJECTS.items() if options.only in (None, name)}
     if chosen:
-        print("| UNet, batch | ours | PEFT | host, checkpointing | host |\n|---|---:|---:|---:|---:|")
+        print("| UNet, batch | " + " | ".join(SIDES) + " |\n|---|" + "---:|" * len(SIDES))
     for name, subject in chosen.items():
-        rows += step_rows(name, subject)
+        rows += step_rows(name, subject, options.runs, with_host=not options.without_host)
     if options.only in (None, TARGET):
         rows += target_rows()
     write_rows(options.json, rows)
 
 
-def step_rows(name: str, subject: Subject) -> list[Row]:
+def step_rows(name: str, subject: Subject, runs: int, *, with_host: bool) -> list[Row]:
     """One model's steps, at every batch."""
     model = _model(subject.config)
     count = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
@@ -72,21 +75,29 @@ def step_rows(name: str, subject: Subject) -> list[Row]:
     for batch in BATCHES:
         data = _data(batch, subject.side, int(subject.config["context_dim"]))
         sides: dict[str, Callable[[], float]] = {
-            "ours": lambda data=data: our_steps(model, data, plan),
+            "ours": lambda data=data: our_steps(model, data, plan, checkpointing=False),
+            "ours, checkpointing": lambda data=data: our_steps(model, data, plan, checkpointing=True),
             "PEFT": lambda data=data: peft_steps(model, data, plan),
         }
-        if batch in subject.host_batches:
+        if with_host and batch in subject.host_batches:
             sides["host, checkpointing"] = lambda data=data: host_steps(model, data, plan, checkpointing=True)
             sides["host"] = lambda data=data: host_steps(model, data, plan, checkpointing=False)
-        costs = {side: in_own_process(run) for side, run in sides.items()}
+        costs = _medians(sides, runs)
         case = f"{name} ({count:.1f} M parameters), batch {batch}"
-        cells = [f"{seconds:.3f} s, {peak:.0f} MB" for seconds, peak in costs.values()]
+        cells = [f"{costs[side].seconds:.3f} s, {costs[side].peak:.0f} MB" if side in costs else "-" for side in SIDES]
         print(f"| {case} | " + " | ".join(cells) + " |", flush=True)
-        ours, our_peak = costs.pop("ours")
-        for who, (seconds, peak) in costs.items():
-            rows.append(Row(f"{case}, step", ours, seconds, who, seconds / ours, "s"))
-            rows.append(Row(f"{case}, peak memory", our_peak, peak, who, peak / our_peak, "MB"))
+        ours = costs.pop("ours")
+        rows += [row for who, cost in costs.items() for row in compare(f"{case}, step", ours, cost, who)]
     return rows
+
+
+def _medians(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, Cost]:
+    """Seconds of a step and peak of every side, by turns."""
+    found: dict[str, list[Cost]] = {side: [] for side in sides}
+    for _ in range(runs):
+        for side, run in sides.items():
+            found[side].append(Cost(*in_own_process(run)))
+    return {side: median_cost(costs) for side, costs in found.items()}
 
 
 def _model(config: Mapping[str, Any]) -> Any:

@@ -1,13 +1,9 @@
-"""Step parity of text encoder training: our trainer through the host's CLIP against transformers + PEFT + diffusers.
-
-The reference encodes and runs every picture on its own, with its own caption, and adds the losses up.
-"""
+"""Step parity of text encoder training: our trainer through the host's CLIP against transformers + PEFT + diffusers."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -30,19 +26,25 @@ from .adapters import ATTENTION, unload
 from .comparison import TOLERANCE, apply_to_both, largest_difference
 from .tiny_clips import PARTS, TwinClip, twin_clip
 from .tiny_unets import TIME_WIDTH, TwinUNet, twin_unet
+from .training_parity import (
+    ALPHA,
+    GRADIENT_TOLERANCE,
+    LATENT_SCALES,
+    RANK,
+    RATE,
+    STEPS,
+    Factors,
+    Watched,
+    assert_trains_alike,
+    noise_levels,
+    peft_factors,
+)
 
-STEPS, RATE, SHARE = 20, 1e-3, 0.5
-RANK, ALPHA = 4, 3.0
-LOSS_TOLERANCE = 1e-5  # relative, float32
-GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a layer's gradient
-FACTOR_TOLERANCE = 2e-2  # of the distance that AdamW can go in all steps
-ROUNDING = 1e-7  # of the largest entry of all: the key of a softmax that sees one place has no gradient
-LATENT_SCALES = {"SD1.5": 0.18215, "SDXL": 0.13025}
+SHARE = 0.5  # of the model's learning rate
+GRADIENT_TOLERANCES = (GRADIENT_TOLERANCE, 20 * GRADIENT_TOLERANCE)
 TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 CHUNK = 77  # tokens
 LONG = "a loom weaves " + "three threads of wool " * 30  # more than one chunk of tokens
-
-Factors = Mapping[str, tuple[Tensor, Tensor]]  # path in the host's model -> (down, up)
 
 
 def _sample(number: int, caption: str) -> TrainSample:
@@ -62,34 +64,27 @@ SETS = {
 }
 
 
-class Reference:
+class DiffusersPipeline:
     """diffusers' UNet behind transformers' text encoders, with PEFT adapters that begin as ours do."""
 
     def __init__(self, unet: TwinUNet, clip: TwinClip, ours: Factors) -> None:
         self.family, self.clip = unet.family, clip
-        self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         self.unet = copy.deepcopy(unet.reference)
         self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ATTENTION))
-        self._take(self.unet, ours, lambda name: "diffusion_model." + unet.names[f"{name}.weight"][: -len(".weight")])
+        self.factors = peft_factors(
+            self.unet, ours, lambda name: "diffusion_model." + unet.names[f"{name}.weight"].removesuffix(".weight")
+        )
         self.texts: dict[str, nn.Module] = {}
         for name, part in PARTS[self.family].items():
             text = self.texts[name] = copy.deepcopy(clip.references[name])
             inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TEXT_TARGETS), text)
-            self._take(text, ours, lambda name, part=part: _host_path(part, name))
+            self.factors |= peft_factors(text, ours, lambda name, part=part: _host_path(part, name))
         of_text = [f for path, pair in self.factors.items() for f in pair if not path.startswith("diffusion")]
         of_unet = [f for path, pair in self.factors.items() for f in pair if path.startswith("diffusion")]
         self.parameters = [*of_unet, *of_text]
         self.optimiser = torch.optim.AdamW(
             [{"params": of_unet}, {"params": of_text, "lr": RATE * SHARE}], lr=RATE, betas=(0.9, 0.99), weight_decay=0.0
         )
-
-    def _take(self, model: nn.Module, ours: Factors, path_of: Any) -> None:
-        for name, module in model.named_modules():
-            if hasattr(module, "lora_A"):
-                down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-                down.data.copy_(ours[path_of(name)][0].reshape(down.shape))
-                up.data.copy_(ours[path_of(name)][1].reshape(up.shape))
-                self.factors[path_of(name)] = (down, up)
 
     def encode(self, caption: str) -> tuple[Tensor, Tensor]:
         """Every chunk on its own, one behind the other; pooled is that of the first."""
@@ -105,8 +100,7 @@ class Reference:
         return torch.cat(hidden, dim=-1), pooled
 
     def loss(self, samples: Sequence[TrainSample], sigmas: Tensor, noise: Tensor) -> Tensor:
-        alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
-        table = ((1 - (1 - alphas).cumprod(0)) / (1 - alphas).cumprod(0)).sqrt()
+        table = noise_levels()
         total = torch.zeros(())
         for sample, sigma, own in zip(samples, sigmas, noise, strict=True):
             text, pooled = self.encode(sample.caption)
@@ -131,30 +125,11 @@ def _host_path(part: str, name: str) -> str:
     return f"{part}.transformer.{name if name.startswith('text_model.') else 'text_model.' + name}"
 
 
-class Watched(Trainer):
-    def factors(self) -> Factors:
-        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self._layers.items()}
-
-    def gradients(self) -> Factors:
-        return {path: (layer.down.grad, layer.up.grad) for path, layer in self._layers.items()}  # type: ignore[misc]
-
-
 def _settings(batch: int) -> TrainSettings:
     return TrainSettings(
         steps=STEPS, batch=batch, rank=RANK, alpha=ALPHA, learning_rate=RATE, text_encoder_lr=SHARE,
         schedule="constant", warmup=0.0, init="kaiming", checkpointing="off", validate_every=0,
     )  # fmt: skip
-
-
-def _assert_close(ours: Factors, theirs: Mapping[str, Any], tolerance: float, against: float | None = None) -> None:
-    assert ours.keys() == theirs.keys()
-    found = {path: [torch.zeros(()) if one is None else one for one in pair] for path, pair in theirs.items()}
-    largest = max(float(other.abs().max()) for pair in found.values() for other in pair)
-    for path, pair in ours.items():
-        for mine, other in zip(pair, found[path], strict=True):
-            whole = float(other.abs().max()) if against is None else against
-            wrong = float((mine - (other.reshape(mine.shape) if other.dim() else other)).abs().max())
-            assert wrong <= tolerance * whole + ROUNDING * largest, path
 
 
 @pytest.fixture(scope="module")
@@ -182,33 +157,8 @@ def test_loss_gradients_and_factors_of_text_encoders_are_those_of_peft(
     text = HostTextEncoder(clip.clip, unet.patcher)
     trainer = Watched(denoiser, samples, _settings(batch), text=text)
     assert {path.split(".")[0] for path in trainer.factors()} == {"diffusion_model", *PARTS[family].values()}
-    reference = Reference(unet, clip, trainer.factors())
-    learn, compared = trainer._learn, list[float]()
-
-    def learn_beside(drawn: Any) -> float:
-        clip_norm = trainer._flat.clip
-
-        def clip_after_looking(norm: float) -> Tensor:
-            chosen = [samples[number] for number in drawn.numbers]
-            theirs = reference.loss(chosen, denoiser.sigmas_at(drawn.positions), drawn.noise)
-            theirs.backward()
-            compared.append(float(theirs.detach()))
-            if len(compared) <= 2:  # at the first step every down has no gradient, since up is 0
-                grads = {path: (down.grad, up.grad) for path, (down, up) in reference.factors.items()}
-                _assert_close(trainer.gradients(), grads, GRADIENT_TOLERANCE * (1 if len(compared) == 1 else 20))
-            return clip_norm(norm)
-
-        with monkeypatch.context() as watched:
-            watched.setattr(trainer._flat, "clip", clip_after_looking)
-            loss = learn(drawn)
-        assert loss == pytest.approx(compared[-1], rel=LOSS_TOLERANCE if len(compared) == 1 else 1e-3)
-        reference.step()
-        return loss
-
-    monkeypatch.setattr(trainer, "_learn", learn_beside)
-    assert len(list(trainer.run())) == STEPS + 1
-    moved = {path: (down.detach(), up.detach()) for path, (down, up) in reference.factors.items()}
-    _assert_close(trainer.factors(), moved, FACTOR_TOLERANCE, against=RATE * STEPS)
+    reference = DiffusersPipeline(unet, clip, trainer.factors())
+    moved = assert_trains_alike(trainer, denoiser, reference, samples, GRADIENT_TOLERANCES, monkeypatch)
     of_text = [float(up.abs().max()) for path, (_, up) in moved.items() if not path.startswith("diffusion")]
     assert max(of_text) > RATE * SHARE * STEPS / 4
 

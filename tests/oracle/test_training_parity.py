@@ -1,10 +1,7 @@
-"""Step parity: our trainer on the host's UNet against a plain PEFT + diffusers loop on the same weights.
-
-The reference runs every picture on its own, with its own caption and size, and adds the losses up: what a batch means.
-"""
+"""Step parity: our trainer on the host's UNet against a plain PEFT + diffusers loop on the same weights."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +9,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from diffusers import UNet2DConditionModel
 from lora_pack.lora_core.dataset import TrainSample
-from lora_pack.lora_core.training import Trainer, TrainSettings
+from lora_pack.lora_core.training import TrainSettings
 from lora_pack.lora_core.training.objective import GAMMA
 from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 from peft import LoraConfig
@@ -20,17 +17,19 @@ from torch import Tensor
 
 from .adapters import ATTENTION
 from .tiny_unets import CONTEXT, POOLED, TIME_WIDTH, TwinUNet
-
-STEPS = 20
-RATE = 1e-3
-RANK, ALPHA = 4, 3.0
-LOSS_TOLERANCE = 1e-5  # relative, float32
-GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a layer's gradient
-FACTOR_TOLERANCE = 2e-2  # of the distance that AdamW can go in all steps, RATE * STEPS
-ROUNDING = 1e-7  # of the largest entry of all: a query that sees one place has no gradient, or only rounding
-LATENT_SCALE = 0.18215  # of SD1.5; SDXL: 0.13025
-
-Factors = Mapping[str, tuple[Tensor, Tensor]]  # path in the host's model -> (down, up)
+from .training_parity import (
+    ALPHA,
+    GRADIENT_TOLERANCE,
+    LATENT_SCALES,
+    RANK,
+    RATE,
+    STEPS,
+    Factors,
+    Watched,
+    assert_trains_alike,
+    noise_levels,
+    peft_factors,
+)
 
 
 def _sample(number: int, size: tuple[int, int], tokens: int) -> TrainSample:
@@ -64,7 +63,7 @@ def twin(request: pytest.FixtureRequest, twins: Any) -> TwinUNet:
     return twin
 
 
-class Reference:
+class DiffusersUNet:
     """diffusers' UNet with a PEFT adapter that begins as ours does."""
 
     def __init__(self, twin: TwinUNet, ours: Factors, objective: str) -> None:
@@ -72,22 +71,15 @@ class Reference:
         self.objective = objective
         self.unet: UNet2DConditionModel = copy.deepcopy(twin.reference)
         self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ATTENTION))
-        self.factors: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
-        for name, module in self.unet.named_modules():
-            if hasattr(module, "lora_A"):
-                path = "diffusion_model." + twin.names[f"{name}.weight"].removesuffix(".weight")
-                down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-                down.data.copy_(ours[path][0].reshape(down.shape))
-                up.data.copy_(ours[path][1].reshape(up.shape))
-                self.factors[path] = (down, up)
+        self.factors = peft_factors(
+            self.unet, ours, lambda name: "diffusion_model." + twin.names[f"{name}.weight"].removesuffix(".weight")
+        )
         self.optimiser = torch.optim.AdamW(
             [factor for pair in self.factors.values() for factor in pair], lr=RATE, betas=(0.9, 0.99), weight_decay=0.0
         )
 
     def loss(self, samples: Sequence[TrainSample], sigmas: Tensor, noise: Tensor) -> Tensor:
-        alphas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
-        table = ((1 - (1 - alphas).cumprod(0)) / (1 - alphas).cumprod(0)).sqrt()
-        scale = {"SD1.5": LATENT_SCALE, "SDXL": 0.13025}[self.twin.family]
+        table, scale = noise_levels(), LATENT_SCALES[self.twin.family]
         total = torch.zeros(())
         for sample, sigma, own in zip(samples, sigmas, noise, strict=True):
             timestep = (table - sigma.double()).abs().argmin()
@@ -116,32 +108,11 @@ class Reference:
         self.optimiser.zero_grad()
 
 
-class Watched(Trainer):
-    """A trainer that notes the gradients of its steps, as they are before clipping."""
-
-    def factors(self) -> Factors:
-        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self._layers.items()}
-
-    def gradients(self) -> Factors:
-        return {path: (layer.down.grad, layer.up.grad) for path, layer in self._layers.items()}  # type: ignore[misc]
-
-
 def _settings(steps: int, batch: int, **others: Any) -> TrainSettings:
     return TrainSettings(
         steps=steps, batch=batch, rank=RANK, alpha=ALPHA, learning_rate=RATE, schedule="constant", warmup=0.0,
         init="kaiming", checkpointing="off", validate_every=0, **others,
     )  # fmt: skip
-
-
-def _assert_close(ours: Factors, theirs: Factors, tolerance: float, against: float | None = None) -> None:
-    assert ours.keys() == theirs.keys()
-    largest = max(float(other.abs().max()) for pair in theirs.values() for other in pair)
-    for path, pair in ours.items():
-        for mine, other in zip(pair, theirs[path], strict=True):
-            whole = float(other.abs().max()) if against is None else against
-            assert float((mine.reshape(other.shape) - other).abs().max()) <= tolerance * whole + ROUNDING * largest, (
-                path
-            )
 
 
 @pytest.mark.parametrize("case", SETS)
@@ -153,35 +124,8 @@ def test_loss_gradients_and_factors_are_those_of_peft(
     denoiser = HostDenoiser(twin.patcher, model_names(twin.patcher, None))
     denoiser.objective = objective  # the UNet's weights are random, so that it can stand for either kind
     trainer = Watched(denoiser, samples, _settings(STEPS, batch))
-    reference = Reference(twin, trainer.factors(), objective)
-    learn = trainer._learn
-    compared: list[float] = []
-
-    def learn_beside(drawn: Any) -> float:
-        clip = trainer._flat.clip
-
-        def clip_after_looking(norm: float) -> Tensor:
-            chosen = [samples[number] for number in drawn.numbers]
-            theirs = reference.loss(chosen, denoiser.sigmas_at(drawn.positions), drawn.noise)
-            theirs.backward()
-            compared.append(float(theirs.detach()))
-            if len(compared) == 1:  # the factors are still the same to the bit
-                grads = {path: (down.grad, up.grad) for path, (down, up) in reference.factors.items()}
-                _assert_close(trainer.gradients(), grads, GRADIENT_TOLERANCE)  # type: ignore[arg-type]
-            return clip(norm)
-
-        with monkeypatch.context() as watched:
-            watched.setattr(trainer._flat, "clip", clip_after_looking)
-            loss = learn(drawn)
-        assert loss == pytest.approx(compared[-1], rel=LOSS_TOLERANCE if len(compared) == 1 else 1e-3)
-        reference.step()
-        return loss
-
-    monkeypatch.setattr(trainer, "_learn", learn_beside)
-    assert len(list(trainer.run())) == STEPS + 1
-    assert len(compared) == STEPS
-    moved = {path: (down.detach(), up.detach()) for path, (down, up) in reference.factors.items()}
-    _assert_close(trainer.factors(), moved, FACTOR_TOLERANCE, against=RATE * STEPS)
+    reference = DiffusersUNet(twin, trainer.factors(), objective)
+    moved = assert_trains_alike(trainer, denoiser, reference, samples, [GRADIENT_TOLERANCE], monkeypatch)
     assert max(float(up.abs().max()) for _, up in moved.values()) > RATE * STEPS / 4
 
 
