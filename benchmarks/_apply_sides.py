@@ -37,7 +37,7 @@ class OwnLoader:
 
     def apply(self, model: Any, place: int, name: str, strength: float) -> Any:
         """See Loader."""
-        from lora_pack.nodes.apply_lora import ApplyLora
+        from lora_pack.nodes.apply.apply_lora import ApplyLora
 
         return ApplyLora.execute(model, name, strength, strength, "error", None, **self._inputs).args[0]
 
@@ -77,7 +77,7 @@ def own_modes(*, with_auto: bool = False) -> Sequence[str]:
 
 
 def _has_modes() -> bool:
-    from lora_pack.nodes.apply_lora import ApplyLora
+    from lora_pack.nodes.apply.apply_lora import ApplyLora
 
     return "mode" in inspect.signature(ApplyLora.execute).parameters
 
@@ -128,7 +128,7 @@ def unload() -> None:
 def forget_files() -> None:
     """Our side starts with nothing in memory: no file, and nothing that it keeps for a model. Unload before."""
     import lora_pack.nodes.comfy_bridge as bridge
-    from lora_pack.nodes.loading import CACHE
+    from lora_pack.nodes.host_files.loading import CACHE
 
     CACHE.clear()
     bridge.forget_names()

@@ -78,7 +78,7 @@ def _against(own: str, name: str, target: float, found: Mapping[str, Sequence[Re
 def _model_and_data() -> tuple[Any, Sequence[Any]]:
     sys.path[:0] = [str(ROOT / "demo" / "custom_nodes"), str(ROOT / "demo")]
     from lora_loom_demo.demo_model import load_demo_model
-    from lora_pack.lora_core.dataset import TrainSample
+    from lora_pack.lora_core.training.dataset import TrainSample
     from lora_pack.nodes.comfy_bridge import encoders_of
     from pictures import NEW_SHAPE, draw, random_pictures
 

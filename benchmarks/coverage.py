@@ -124,7 +124,7 @@ def model_of(name: str) -> tuple[str, ...]:
 
 def own_account(name: str) -> Account:
     """Where we put the keys of a list."""
-    from lora_pack.lora_core.inspection import inspect_file, open_file_or_key_list
+    from lora_pack.lora_core.loading.inspection import inspect_file, open_file_or_key_list
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.json"

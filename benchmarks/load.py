@@ -75,8 +75,8 @@ def _run(opener: Callable[[], Opened]) -> dict[str, Cost]:
 
 def _open_ours(model: Any, clip: Any, name: str) -> Opened:
     import lora_pack.nodes.comfy_bridge as bridge
-    from lora_pack.nodes.apply_lora import ApplyLora
-    from lora_pack.nodes.loading import CACHE
+    from lora_pack.nodes.apply.apply_lora import ApplyLora
+    from lora_pack.nodes.host_files.loading import CACHE
 
     CACHE.clear()
     bridge.forget_names()

@@ -96,8 +96,8 @@ def _forget_parsed_keys() -> None:
 
 
 def _as_file(name: str, tensors: Mapping[str, torch.Tensor]) -> Any:
-    from lora_pack.lora_core.lora_file import FileIdentity, LoraFile
-    from lora_pack.lora_core.safetensors_header import Header, TensorEntry
+    from lora_pack.lora_core.files.lora_file import FileIdentity, LoraFile
+    from lora_pack.lora_core.files.safetensors_header import Header, TensorEntry
 
     entries = {key: TensorEntry(tensor.dtype, tuple(tensor.shape), 0, 0) for key, tensor in tensors.items()}
     return LoraFile(FileIdentity(Path(name), 0, 0), Header(entries, {}), None)
@@ -111,7 +111,7 @@ class _Given:
 
 
 def _assemble(file: Any, names: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    from lora_pack.lora_core.loaded_lora import assemble, family_of_header
+    from lora_pack.lora_core.loading.loaded_lora import assemble, family_of_header
 
     return assemble(file, family_of_header(file.header), names.layout, names.table, _Given(tensors))
 
@@ -152,8 +152,8 @@ def _with_loha_shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 def _header_rows(folder: Path, runs: int) -> Sequence[Row]:
     """A LoRA and a checkpoint of some gigabytes each, sparse on the disk."""
-    from lora_pack.lora_core.inspection import inspect_file, read_layout
-    from lora_pack.lora_core.lora_file import open_lora
+    from lora_pack.lora_core.files.lora_file import open_lora
+    from lora_pack.lora_core.loading.inspection import inspect_file, read_layout
 
     from ._meta_models import read_list
 
@@ -204,9 +204,9 @@ def _list(path: Path) -> dict[str, Any]:
 def _rubbish_rows(_folder: Path, runs: int) -> Sequence[Row]:
     """Every layer's name misspelled, several times over: each key asks for the nearest name."""
     from lora_pack.lora_core import NameTable
-    from lora_pack.lora_core.key_map import map_keys
-    from lora_pack.lora_core.nearest import NearestNames
-    from lora_pack.lora_core.target_layer import list_targets
+    from lora_pack.lora_core.names.key_map import map_keys
+    from lora_pack.lora_core.names.nearest import NearestNames
+    from lora_pack.lora_core.names.target_layer import list_targets
 
     from ._meta_models import read_list
 

@@ -60,7 +60,7 @@ def _random(*shape: int, seed: int) -> Tensor:
 
 
 def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
-    from lora_pack.lora_core.factors import Factored, concat
+    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat
     from peft import LoraConfig, get_peft_model
 
     base = nn.Sequential()
@@ -89,8 +89,8 @@ def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
 
 
 def _extract_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
-    from lora_pack.lora_core.randomised_svd import leading_spectrum
-    from lora_pack.lora_core.rank_limits import RankLimits
+    from lora_pack.lora_core.file_work.deltas.randomised_svd import leading_spectrum
+    from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 
     smaller = min(out, inputs)
     left, right = (
@@ -157,7 +157,7 @@ def _seconds(work: Work, shape: peers_of.Shape, count: int, rank: int, runs: int
 
 
 def _ours(pairs: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor, Tensor]:
-    from lora_pack.lora_core.factors import Factored, concat
+    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat
 
     merged = concat([Factored(up.double(), down.double()) for up, down in pairs]).spectrum.first(rank)
     return merged.up, merged.down
@@ -209,8 +209,8 @@ def _error_rows() -> list[Row]:
 def _memory_rows(model: str) -> list[Row]:
     """Two files of the model to one, from the files to the tensors: seconds, and peak memory over the inputs' bytes."""
     from lora_pack.lora_core import open_lora
-    from lora_pack.lora_core.merging.merge_files import MergeOrder, Source, merge_files
-    from lora_pack.lora_core.rank_limits import RankLimits
+    from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
+    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
 
     _, rank = AIM
     with tempfile.TemporaryDirectory() as folder:
@@ -232,9 +232,9 @@ def _ratio(excess: dict[str, float]) -> float:
 
 def _file_rows(runs: int) -> list[Row]:
     from lora_pack.lora_core import open_lora
-    from lora_pack.lora_core.merging.merge_files import MergeOrder, Source, merge_files
-    from lora_pack.lora_core.rank_limits import RankLimits
-    from lora_pack.lora_core.resizing import resize
+    from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
+    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
+    from lora_pack.lora_core.file_work.resizing import resize
 
     with tempfile.TemporaryDirectory() as folder:
         files = [_written(Path(folder) / f"{seed}.safetensors", seed) for seed in (1, 2)]

@@ -121,7 +121,7 @@ def _model(config: Mapping[str, Any]) -> Any:
 
 def _data(count: int, side: int, width: int) -> Sequence[Any]:
     """Pictures that all have captions of their own."""
-    from lora_pack.lora_core.dataset import TrainSample
+    from lora_pack.lora_core.training.dataset import TrainSample
 
     rng = torch.Generator().manual_seed(1)
     return [

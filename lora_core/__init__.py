@@ -12,11 +12,11 @@ from .errors import (
     StackError,
     UnmatchedKeys,
 )
-from .key_report import KeyNote, KeyReport
-from .loaded_lora import LoadedLora, load_lora
-from .lora_file import LoraFile, open_lora
-from .name_table import NameTable
-from .target_layer import ModelLayout, TargetLayer, list_targets
+from .files.lora_file import LoraFile, open_lora
+from .loading.loaded_lora import LoadedLora, load_lora
+from .names.key_report import KeyNote, KeyReport
+from .names.name_table import NameTable
+from .names.target_layer import ModelLayout, TargetLayer, list_targets
 
 __all__ = [
     "FamilyMismatch",

@@ -9,13 +9,13 @@ from typing import Any
 
 from .cli import adapters, checkpoints
 from .cli.printing import show, show_error
-from .conversion import convert
 from .errors import LoraError
-from .file_hashes import FileHashes, hash_file
-from .inspection import inspect_file, open_file_or_key_list, read_layout
-from .key_dialects.spelling import SPELLINGS
-from .lora_file import open_lora
-from .metadata import read_about
+from .file_work.writing.conversion import convert
+from .files.file_hashes import FileHashes, hash_file
+from .files.lora_file import open_lora
+from .files.metadata import read_about
+from .loading.inspection import inspect_file, open_file_or_key_list, read_layout
+from .names.key_dialects.spelling import SPELLINGS
 
 BAD_INPUT = 2  # exit status
 

@@ -4,31 +4,27 @@ import sys
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    apply_lora,
-    apply_stack,
+from .apply import apply_lora, apply_stack, lora_stack, sweep_grid
+from .apply import block_strengths as block_strengths_node
+from .apply import strength_schedule as schedule_node
+from .apply import strength_sweep as sweep
+from .file_work import (
     bake_lora,
-    block_strengths_node,
     convert_lora,
-    dataset,
-    dataset_folder,
     extract_lora,
     inspect_lora,
     load_lora_file,
-    lora_stack,
     merge_lora,
     plot_lora,
     resize_lora,
     save_lora,
-    schedule_node,
     similarity,
-    sweep,
-    sweep_grid,
-    train_lora,
-    train_settings,
 )
-from .http_routes import add_routes
-from .training_routes import add_routes as add_training_routes
+from .page.http_routes import add_routes
+from .page.training_routes import add_routes as add_training_routes
+from .train import pictures_of_folder as dataset_folder
+from .train import train_lora, train_settings
+from .train import training_pictures as dataset
 
 NODES: list[type[io.ComfyNode]] = [
     *apply_lora.NODES,

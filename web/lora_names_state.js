@@ -16,7 +16,7 @@ export function choicesOf(definition, input) {
 
 /**
  * Whether the host finds a file of this name: as listed, without its ending, or by its bare name if only one has it.
- * The rule is the one of nodes/lora_folders.py, find_lora.
+ * The rule is the one of nodes/host_files/lora_folders.py, find_lora.
  * @param {string} name
  * @param {readonly string[]} listed
  */

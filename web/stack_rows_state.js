@@ -2,7 +2,7 @@
 /**
  * The rows of a LoRA stack as plain data: text to rows, rows to text, and each edit as a function. No DOM.
  *
- * The line syntax is the one of lora_core/lora_stack.py; tests/web/rows_cases.json holds both to it.
+ * The line syntax is the one of lora_core/weave/stack_rows.py; tests/web/rows_cases.json holds both to it.
  */
 
 import { parseSchedule } from "./schedule_state.js";

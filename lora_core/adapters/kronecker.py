@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..scale_rules import number_of_pattern
 from .base import (
     AdapterParts,
     AdditiveAdapter,
@@ -19,6 +18,7 @@ from .base import (
     check_shape,
 )
 from .channels import in_runs, is_plain
+from .scale_rules import number_of_pattern
 from .tucker import tucker
 
 PREFIX = "lokr_"  # of its roles

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..finite import is_finite
 from .base import AdapterParts, AdditiveAdapter, BadAdapter, Builder, Built, FrozenLayer, as_input, check_shape
 from .channels import is_plain, mixed
+from .finite import is_finite
 
 A, B = "vera_A", "vera_B"
 PRNG_KEY = "projection_prng_key"  # of PEFT's configuration

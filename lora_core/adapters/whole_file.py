@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..scale_rules import json_object
+from .scale_rules import json_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,13 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from ..lora_file import open_lora
-from ..merging.merge_files import LayerStrengths, MergeOrder, merge_files
-from ..merging.methods import METHODS
-from ..merging.similarity import similarity
-from ..merging.sources import Settings
-from ..new_adapter import NewAdapter, check_out
-from ..resizing import resize
+from ..file_work.merging.layer_deltas import Settings
+from ..file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_files
+from ..file_work.merging.methods import METHODS
+from ..file_work.resizing import resize
+from ..file_work.similarity import similarity
+from ..file_work.writing.new_adapter import NewAdapter, check_out
+from ..files.lora_file import open_lora
 from .given import (
     Commands,
     add_limits,

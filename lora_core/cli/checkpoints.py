@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ..baking import Baking
-from ..checkpoint import Checkpoint
-from ..extraction import extract
-from ..new_adapter import check_out
+from ..file_work.baking import Baking
+from ..file_work.extraction import extract
+from ..file_work.writing.new_adapter import check_out
+from ..loading.checkpoint import Checkpoint
 from .adapters import finish
 from .given import Commands, add_limits, add_output, dtype_of, limits_of, source
 from .printing import show, show_progress

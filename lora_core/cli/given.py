@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Checkpoint
 from ..errors import BadSetting
-from ..inspection import read_layout
-from ..key_dialects.spelling import SPELLINGS
-from ..lora_file import open_lora
-from ..merging.merge_files import Source
-from ..new_adapter import DTYPES
-from ..rank_limits import MIB, RankLimits
-from ..target_layer import ModelLayout
+from ..file_work.deltas.rank_limits import MIB, RankLimits
+from ..file_work.merging.merge_files import Source
+from ..file_work.writing.new_adapter import DTYPES
+from ..files.lora_file import open_lora
+from ..loading.checkpoint import Checkpoint
+from ..loading.inspection import read_layout
+from ..names.key_dialects.spelling import SPELLINGS
+from ..names.target_layer import ModelLayout
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..dataset import TrainSample
+from .dataset import TrainSample
 from .timesteps import place_at, positions
 
 # What a step draws, each from a generator of its own, so that one choice changes no other.

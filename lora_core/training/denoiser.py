@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..dataset import TrainSample
-from ..target_layer import ModelLayout
+from ..names.target_layer import ModelLayout
+from .dataset import TrainSample
 
 
 @dataclass(frozen=True, slots=True)

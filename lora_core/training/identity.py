@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..dataset import TrainSample
 from ..errors import BadTraining
-from ..target_layer import TargetLayer
+from ..names.target_layer import TargetLayer
+from .dataset import TrainSample
 from .settings import TrainSettings
 
 SHORT = 12  # hexadecimal digits

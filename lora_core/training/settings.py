@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadTraining
-from ..target_layer import UNET, ModelLayout, TargetLayer
+from ..names.target_layer import UNET, ModelLayout, TargetLayer
 from .objective import WEIGHTINGS
 from .timesteps import TIMESTEPS
 

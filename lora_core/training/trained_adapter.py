@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..target_layer import UNET, TargetLayer
+from ..names.target_layer import UNET, TargetLayer
 from .batches import INIT, generator_of
 from .flat_parameters import FlatParameters
 from .settings import INITS, OPTIMISERS, TrainSettings, rank_of

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import families
-from ..dataset import TrainSample
 from ..errors import NotConvertible
-from ..key_dialects.spelling import SPELLINGS
-from ..lora_in_memory import LoraInMemory, lora_in_memory
-from ..row_pieces import Piece
-from ..spelled_layers import spell
-from ..target_layer import UNET, ModelLayout
+from ..file_work.writing.row_pieces import Piece
+from ..file_work.writing.spelled_layers import spell
+from ..files.lora_in_memory import LoraInMemory, lora_in_memory
+from ..names import families
+from ..names.key_dialects.spelling import SPELLINGS
+from ..names.target_layer import UNET, ModelLayout
+from .dataset import TrainSample
 from .settings import ALGORITHMS, TrainSettings
 
 DIALECT = "kohya"  # which every program reads

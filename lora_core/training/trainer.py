@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dataset import TrainSample
-from ..dataset.stored_values import fingerprint
 from ..errors import BadTraining, TrainingFailed
-from ..injection import Injection
-from ..lora_in_memory import LoraInMemory
+from ..files.lora_in_memory import LoraInMemory
+from ..files.stored_values import fingerprint
+from ..weave.injection import Injection
 from .activations import fits
 from .batches import Batch, Batches
-from .checkpoint import Checkpoint, read_checkpoint
+from .dataset import TrainSample
 from .denoiser import Denoiser
 from .identity import check_samples, identity_of
 from .loss_scale import LossScale
 from .objective import OBJECTIVES, WEIGHTINGS, errors
+from .saved_state import Checkpoint, read_checkpoint
 from .settings import AUTO, ON, TrainSettings, chosen_layers
 from .text_encoder import TextEncoder
 from .trained_adapter import RATE_SHARE, TrainedAdapter

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dataset import TrainSample
+from .dataset import TrainSample
 from .denoiser import Denoiser
 from .objective import Objective, errors
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..loaded_lora import LoadedLora
+from ..loading.loaded_lora import LoadedLora
 from .schedule import Schedule
 
 AUTO, BRANCH, MERGE = "auto", "branch", "merge"

@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..loaded_lora import LoadedLora
-from .strengths import Strengths
+from ..loading.loaded_lora import LoadedLora
+from .row_strengths import Strengths
 from .woven_layer import Strand, WovenLayer, size_of
 
 

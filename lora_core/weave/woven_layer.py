@@ -12,8 +12,8 @@ from ..adapters import Adapter, Enlarged, LowRank
 from ..adapters.full_delta import FullDelta, Replacement
 from ..adapters.layer_rows import LayerRows
 from ..adapters.row_order import SwappedHalves
-from ..loaded_lora import PlacedAdapter
-from .strengths import Strengths, beside_axis, of_samples
+from ..loading.loaded_lora import PlacedAdapter
+from .row_strengths import Strengths, beside_axis, of_samples
 
 Rows = tuple[int, int]
 CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}

@@ -8,8 +8,8 @@ from comfy.sd import CLIP
 
 from ...lora_core import LoadedLora
 from ...lora_core.errors import LayerGone, NotOverSteps
-from ...lora_core.loaded_lora import PlacedAdapter
-from ...lora_core.target_layer import UNET
+from ...lora_core.loading.loaded_lora import PlacedAdapter
+from ...lora_core.names.target_layer import UNET
 from ...lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Schedule, WeavePlan
 from .fitting import Fit, ModelFits, fits_of
 from .host_patch import HostPatch

@@ -8,9 +8,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...lora_core.dataset import Encoders
-from ...lora_core.dataset.stored_values import plain_copy
 from ...lora_core.errors import BadSetting
+from ...lora_core.files.stored_values import plain_copy
+from ...lora_core.training.dataset import Encoders
 from .weights_digest import is_changed, weights_digest
 
 EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change

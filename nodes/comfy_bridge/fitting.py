@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...lora_core import LoadedLora
-from ...lora_core.loaded_lora import PlacedAdapter
+from ...lora_core.loading.loaded_lora import PlacedAdapter
 from ...lora_core.weave import Decision, decide
 from ...lora_core.weave.policy import LayerCost
 from ...lora_core.weave.woven_layer import can_act_beside, can_move_beside, can_stand_beside, low_rank_rank

@@ -14,9 +14,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ...lora_core.dataset import TrainSample
 from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
+from ...lora_core.training.dataset import TrainSample
 from .frozen_weights import StandIns, stand_ins
 from .model_names import ModelNames
 from .other_forwards import Recomputed, other_forwards

@@ -12,8 +12,8 @@ from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
 from ...lora_core import LoadedLora
 from ...lora_core.errors import LayerGone, WeaveTooLarge
-from ...lora_core.injection import Injection
 from ...lora_core.weave import Weave
+from ...lora_core.weave.injection import Injection
 from ...lora_core.weave.woven_layer import Strand, strand
 from .fitting import PLAIN_DTYPES, Fit, ModelFits, forget_fits, modules_of
 

@@ -6,7 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ...lora_core.merging.similarity import Likeness
+from ...lora_core.file_work.similarity import Likeness
 from .canvas import EITHER_WAY, GREY, Canvas, Point
 
 EDGE = 24  # pixels

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...lora_core.spectra import FileSpectra
+from ...lora_core.file_work.spectra import FileSpectra
 from .canvas import GREY, INK, PALE, RISING, SERIES, Canvas, Point
 
 WIDTH = 1200  # pixels

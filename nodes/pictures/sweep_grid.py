@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...lora_core.sweep import Sweep
+from ...lora_core.weave.sweep import Sweep
 from .canvas import GREY, Canvas
 
 GAP = 4  # pixels between cells

@@ -119,7 +119,7 @@ def checkpoints(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(autouse=True)
 def empty_cache(host: Host) -> None:
     """No adapter is remembered from another test."""
-    from lora_pack.nodes.loading import CACHE
+    from lora_pack.nodes.host_files.loading import CACHE
 
     CACHE.clear()
 
@@ -136,7 +136,7 @@ def demo(host: Host) -> tuple[Any, Any, Any]:
 def encoded(demo: tuple[Any, Any, Any]) -> Callable[[int, int], Any]:
     """A training set of (count) pictures of (side) pixels, as Training Pictures makes it of the demo's."""
     from lora_pack.demo.pictures import draw, random_pictures
-    from lora_pack.nodes.dataset import Dataset
+    from lora_pack.nodes.train.training_pictures import Dataset
 
     _, clip, vae = demo
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from lora_pack.lora_core.weave import AUTO
-from lora_pack.nodes.apply_lora import ApplyLora
-from lora_pack.nodes.socket_types import ERROR
+from lora_pack.nodes.apply.apply_lora import ApplyLora
+from lora_pack.nodes.sockets.socket_types import ERROR
 from torch import Tensor
 
 TOLERANCE = 1e-5  # largest absolute difference of outputs whose size is of the order of 1, float32

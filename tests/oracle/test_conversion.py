@@ -8,7 +8,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from lora_pack.lora_core import ModelLayout, NameTable, list_targets, load_lora, open_lora
-from lora_pack.lora_core.conversion import convert
+from lora_pack.lora_core.file_work.writing.conversion import convert
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lora_pack.lora_core.factors import Factored, concat
+from lora_pack.lora_core.file_work.deltas.factored import Factored, concat
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 

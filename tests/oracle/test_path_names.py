@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 from diffusers.loaders import lora_conversion_utils, single_file_utils
-from lora_pack.lora_core.path_names import names_of_part
-from lora_pack.lora_core.path_names.place import Name
+from lora_pack.lora_core.names.path_names import names_of_part
+from lora_pack.lora_core.names.path_names.place import Name
 from torch import Tensor
 
 from ..lora_core.adapter_files import read_list

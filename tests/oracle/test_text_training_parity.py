@@ -12,11 +12,11 @@ from comfy.sd import load_lora_for_models
 from comfy.utils import load_torch_file
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from lora_pack.lora_core import list_targets
-from lora_pack.lora_core.conversion import convert
-from lora_pack.lora_core.dataset import TrainSample
-from lora_pack.lora_core.key_dialects.spelling import SPELLINGS
-from lora_pack.lora_core.safetensors_writer import write_safetensors
+from lora_pack.lora_core.file_work.writing.conversion import convert
+from lora_pack.lora_core.files.safetensors_writer import write_safetensors
+from lora_pack.lora_core.names.key_dialects.spelling import SPELLINGS
 from lora_pack.lora_core.training import Trainer, TrainSettings
+from lora_pack.lora_core.training.dataset import TrainSample
 from lora_pack.lora_core.training.objective import GAMMA
 from lora_pack.nodes.comfy_bridge import HostDenoiser, HostTextEncoder, model_names
 from peft import LoraConfig, inject_adapter_in_model

@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from diffusers import UNet2DConditionModel
-from lora_pack.lora_core.dataset import TrainSample
 from lora_pack.lora_core.training import TrainSettings
+from lora_pack.lora_core.training.dataset import TrainSample
 from lora_pack.lora_core.training.objective import GAMMA
 from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 from peft import LoraConfig

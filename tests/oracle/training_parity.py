@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import pytest
 import torch
-from lora_pack.lora_core.dataset import TrainSample
 from lora_pack.lora_core.training import Trainer
+from lora_pack.lora_core.training.dataset import TrainSample
 from lora_pack.nodes.comfy_bridge import HostDenoiser
 from torch import Tensor, nn
 

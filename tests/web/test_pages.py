@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NODE_IDS = sorted(re.findall(r'node_id="(\w+)"', "".join(f.read_text("utf-8") for f in (ROOT / "nodes").glob("*.py"))))
+NODE_IDS = sorted(re.findall(r'node_id="(\w+)"', "".join(f.read_text("utf-8") for f in (ROOT / "nodes").rglob("*.py"))))
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 PREVIEW_BYTES = 150_000
 
@@ -15,7 +15,7 @@ PREVIEW_BYTES = 150_000
 @pytest.mark.parametrize("node_id", NODE_IDS)
 def test_a_node_has_a_help_page_that_names_its_inputs(node_id: str) -> None:
     page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text("utf-8")
-    source = next(text for f in (ROOT / "nodes").glob("*.py") if f'"{node_id}"' in (text := f.read_text("utf-8")))
+    source = next(text for f in (ROOT / "nodes").rglob("*.py") if f'"{node_id}"' in (text := f.read_text("utf-8")))
     shared = {"lora_file_input(": "lora_name", "on_unmatched_input(": "on_unmatched"}
     names = set(re.findall(r'(?:\w+\.Input|strength_input)\(\s*"(\w+)"', source))
     names |= {name for call, name in shared.items() if call in source}

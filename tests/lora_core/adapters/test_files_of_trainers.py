@@ -8,7 +8,7 @@ import torch
 from lora_pack.lora_core import NameTable, list_targets, load_lora, open_lora
 from lora_pack.lora_core.adapters import BadAdapter, LayerRows
 from lora_pack.lora_core.adapters.row_order import SwappedHalves, take_rows
-from lora_pack.lora_core.inspection import inspect_file
+from lora_pack.lora_core.loading.inspection import inspect_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from lora_pack.lora_core import list_targets
-from lora_pack.lora_core.dataset import TrainSample
 from lora_pack.lora_core.training import Memory, Trainer, TrainSettings
+from lora_pack.lora_core.training.dataset import TrainSample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -191,7 +191,7 @@ def moments(trainer: Trainer) -> dict[str, Tensor]:
 
 def files(trainer: Trainer, folder: Path, name: str) -> bytes:
     """The bytes of the trained file."""
-    from lora_pack.lora_core.safetensors_writer import write_safetensors
+    from lora_pack.lora_core.files.safetensors_writer import write_safetensors
 
     lora = trainer.adapter("trained")
     write_safetensors(folder / name, lora.held, lora.header.metadata)

@@ -1,0 +1,1 @@
+"""Work on adapter files that needs no model in memory: merging, resizing, extracting, baking, comparing, converting."""

@@ -1,0 +1,129 @@
+"""One adapter file on disk: its identity, its header, and its tensors read out of a memory map."""
+
+import json
+import mmap
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import FileDamaged, FileMissing
+from .safetensors_header import Header, read_header
+
+PEFT_CONFIG_NAME = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells one state of a file from another without reading it: a retraining changes time or size."""
+
+    path: Path
+    modified: int  # nanoseconds since the epoch
+    size: int  # bytes
+
+
+def identify(path: Path) -> FileIdentity:
+    """The file's identity now. Raises FileMissing if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        raise FileMissing(path.name, "the file is not there", "Refresh the list of files and choose again.") from None
+    return FileIdentity(path, status.st_mtime_ns, status.st_size)
+
+
+class Reader(Protocol):
+    """Where tensors come from: a mapped file, memory, or, for a look without reading, a header alone."""
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor of a key; on the meta device where only its shape is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraFile:
+    """An adapter file whose header has been read and whose tensors have not."""
+
+    identity: FileIdentity
+    header: Header
+    peft_config: Mapping[str, Any] | None  # adapter_config.json beside the file, if there is one
+    has_data: bool = True  # False for a bare list of keys
+    has_shapes: bool = True  # False for a list of names alone
+
+    @property
+    def name(self) -> str:
+        return self.identity.path.name
+
+    @contextmanager
+    def tensors(self) -> Generator[Reader]:
+        """Memory-map the file while the block runs; what the reader returned stays valid after it."""
+        path = self.identity.path
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                if identify(path) != self.identity:
+                    raise FileDamaged(self.name, "the file changed while it was being read", "Queue again.")
+                yield TensorReader(mapped, self.header)
+        except FileNotFoundError:
+            raise FileMissing(self.name, "the file was deleted while it was being read") from None
+        except OSError as error:
+            raise FileMissing(self.name, f"the file can't be read ({error.strerror})") from None
+
+
+PAGES_HELD = 16 * 1024**2  # bytes of the map that stay in memory while a file is read
+
+
+class TensorReader:
+    """Copies tensors out of a memory map and gives the map's pages back as it goes.
+
+    Copies, because a mapped file that a retraining cuts short ends the whole process (SIGBUS) at the next touch.
+    """
+
+    def __init__(self, mapped: mmap.mmap, header: Header) -> None:
+        self._mapped = mapped
+        self._header = header
+        self._held = 0  # bytes read since pages were given back
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor of a key, in its own dtype and shape, owning its memory."""
+        entry = self._header.entries[key]
+        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        if tensor.numel() == 0:
+            return tensor
+        target = tensor.reshape(-1).view(torch.uint8).numpy().data
+        with memoryview(self._mapped) as view, view[entry.start : entry.stop] as source:
+            target[:] = source
+        self._held += entry.stop - entry.start
+        if self._held > PAGES_HELD and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._held = 0
+        return tensor
+
+
+def open_lora(path: Path) -> LoraFile:
+    """Read an adapter file's header and the PEFT configuration beside it.
+
+    Raises FileMissing, PickleRefused or FileDamaged (see safetensors_header.read_header).
+    """
+    identity = identify(path)
+    return LoraFile(identity, read_header(path), _peft_config(path))
+
+
+def _peft_config(path: Path) -> Mapping[str, Any] | None:
+    beside = path.parent / PEFT_CONFIG_NAME
+    if not beside.is_file() or not _belongs_to(path):
+        return None
+    try:
+        config: object = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileDamaged(PEFT_CONFIG_NAME, f"the configuration beside {path.name} can't be read ({error})") from None
+    if not isinstance(config, dict):
+        raise FileDamaged(PEFT_CONFIG_NAME, f"the configuration beside {path.name} is no table")
+    return cast("dict[str, Any]", config)
+
+
+def _belongs_to(path: Path) -> bool:
+    """PEFT names its file adapter_model; a renamed one is taken for it while it is alone in its folder."""
+    return path.stem == "adapter_model" or len(list(path.parent.glob("*.safetensors"))) == 1

@@ -1,0 +1,1 @@
+"""Where file, names and algorithms meet: an adapter file becomes layers and adapters, with every key accounted for."""

@@ -1,0 +1,1 @@
+"""The nodes that put adapters on a model: apply, stack, schedule, block strengths, sweep."""

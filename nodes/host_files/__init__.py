@@ -1,0 +1,1 @@
+"""Files by name inside the host's configured folders."""

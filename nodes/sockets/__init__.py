@@ -1,0 +1,1 @@
+"""The types of values that travel between nodes, and how a report is shown."""

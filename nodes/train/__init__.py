@@ -1,0 +1,1 @@
+"""The nodes that make a dataset and train on it."""
