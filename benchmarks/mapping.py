@@ -88,7 +88,7 @@ def _compared(case: str, ours: Side, peer: Side | None, peer_name: str, runs: in
 
 def _forget_parsed_keys() -> None:
     """A process that loads a file for the first time has no key of it in memory."""
-    import lora_pack.lora_core.key_map as key_map
+    import lora_pack.lora_core.names.key_map as key_map
 
     for kept in vars(key_map).values():
         if hasattr(kept, "cache_clear"):

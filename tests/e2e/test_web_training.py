@@ -9,6 +9,8 @@ from lora_pack.demo.host.server import RunningServer
 from lora_pack.demo.pictures import write_training_set
 
 from .test_web import OpenPage, Page, own_errors
+from .test_web import open_page as open_page
+from .test_web import page_server as page_server
 
 MILLISECONDS = 120_000
 STEPS = 100_000  # so that only a person ends it
