@@ -1,7 +1,6 @@
 """All adapters of a plan that act beside the layers, woven layer by layer when they are first needed."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,11 @@ class Weave(nn.Module):
         self._strands = dict(strands)
         self._shapes = dict(shapes)
         self._dtype = dtype
-        self.files = tuple(files)
-        self.paths = tuple(strands)
+        self.files: tuple[LoadedLora, ...] = tuple(files)
+        self.paths: tuple[str, ...] = tuple(strands)
+        self.size = (
+            sum(size_of(group, shapes[path]) for path, group in strands.items()) * dtype.itemsize
+        )  # bytes of its matrices, made or not
         self.layers = nn.ModuleList()
         self._set: Tensor | None = None  # the strengths that the layers have now, on the CPU
 
@@ -59,6 +61,11 @@ class Weave(nn.Module):
     def drop(self) -> None:
         """Let go of the matrices; what is attached to a model goes on with its own."""
         self.layers = nn.ModuleList()
+
+    def empty(self) -> None:
+        """Let go of matrices, strands and files; for a weave that nobody will build again."""
+        self.drop()
+        self._strands, self.paths, self.files = {}, (), ()
 
     def place(self, device: torch.device) -> None:
         """Move the matrices to a device, if they are elsewhere."""
@@ -83,12 +90,6 @@ class Weave(nn.Module):
             if layer.others or layer.biases is not None:
                 layer.set_other_strengths(values)
         self._set = values
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of its matrices, whether they are made yet or not."""
-        numbers = sum(size_of(group, self._shapes[path]) for path, group in self._strands.items())
-        return numbers * self._dtype.itemsize
 
 
 def _share_strengths(layers: Sequence[WovenLayer]) -> None:

@@ -3,7 +3,6 @@
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ...lora_core.weave import Weave
 from ...lora_core.weave.injection import Injection
 from ...lora_core.weave.woven_layer import Strand, strand
 from .fitting import PLAIN_DTYPES, Fit, ModelFits, forget_fits, modules_of
+from .held_weaves import HeldWeave, empty_unused, hold, release
 
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
 
@@ -36,9 +36,11 @@ def set_weave(
     """Make the patcher put these files beside its layers when it is loaded, and take them away after."""
     woven = _woven(patcher, files, fits, layers)
     beside = _Beside(woven, tuple(strengths))
+    woven.users.add(beside)
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
     patcher.set_additional_models(WEAVE, [woven.patcher])
     on_detach(patcher, WEAVE, beside.detached)
+    release(_is_kept)
     return woven.weave
 
 
@@ -48,22 +50,14 @@ def clear_weave(patcher: ModelPatcher) -> None:
     patcher.set_additional_models(WEAVE, [])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Woven:
-    """A weave, and the patcher through which the host places its matrices and counts their bytes."""
-
-    weave: Weave
-    patcher: ModelPatcher
-
-
 PLANS_KEPT = 16  # of one model, for the next changes of strength; without their matrices they are small
 PLANS_BYTES = 2 * 1024**3  # bytes that the files of these plans may hold
 MATRICES_KEPT = 2  # plans of one model whose matrices stay woven
-_WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, _Woven]]" = weakref.WeakKeyDictionary()
+_WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, HeldWeave]]" = weakref.WeakKeyDictionary()
 _INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
 
 
-def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fit], layers: ModelFits) -> _Woven:
+def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fit], layers: ModelFits) -> HeldWeave:
     """The weave of these files, kept as long as the model lives and few others came after it."""
     kept = _WOVEN.setdefault(patcher.model, OrderedDict())
     dtype = compute_dtype(patcher)
@@ -76,14 +70,29 @@ def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fi
                 strands.setdefault(placed.place.path, []).append(strand(placed, number))
         whole = Weave(strands, {path: layers.shape(path) for path in strands}, files, dtype)
         loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
-        woven = kept[key] = _Woven(whole, loom_patcher)
+        on_detach(loom_patcher, WEAVE, _weave_detached)
+        woven = kept[key] = hold(whole, loom_patcher)
     kept.move_to_end(key)
     while len(kept) > PLANS_KEPT or (len(kept) > 1 and sum(w.weave.size for w in kept.values()) > PLANS_BYTES):
         kept.popitem(last=False)
     return woven
 
 
-def _keep_matrices(model: torch.nn.Module, used: _Woven) -> None:
+def _is_kept(held: HeldWeave) -> bool:
+    return any(woven is held for kept in _WOVEN.values() for woven in kept.values())
+
+
+def _weave_detached(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
+    """Called by the host when a weave leaves its device, also one whose model is gone already."""
+    unloaded(patcher, unpatch_all)
+    if unpatch_all:
+        for kept in _WOVEN.values():
+            for key in [key for key, woven in kept.items() if not woven.users]:
+                del kept[key]
+        empty_unused(_is_kept)
+
+
+def _keep_matrices(model: torch.nn.Module, used: HeldWeave) -> None:
     """Let go of the matrices of all plans of a model but the ones used last."""
     kept = _WOVEN.get(model, OrderedDict())
     older = [woven for woven in kept.values() if woven is not used and woven.weave.is_built]
@@ -108,7 +117,7 @@ def on_detach(patcher: ModelPatcher, name: str, call: Callable[..., None]) -> No
 class _Beside:
     """What a patcher's injection does: put a weave at given strengths beside the layers of the patcher's model."""
 
-    def __init__(self, woven: _Woven, strengths: tuple[float, ...]) -> None:
+    def __init__(self, woven: HeldWeave, strengths: tuple[float, ...]) -> None:
         self._woven = woven
         self._strengths = strengths
         self._owners: weakref.WeakKeyDictionary[ModelPatcher, object] = weakref.WeakKeyDictionary()
@@ -120,7 +129,7 @@ class _Beside:
         if owner is None:
             owner = self._owners[patcher] = object()
             # The host forgets to eject a patcher that nobody holds any more.
-            weakref.finalize(patcher, injection.detach, owner)
+            weakref.finalize(patcher, injection.detach, owner).atexit = False
         weave = self._woven.weave
         modules = modules_of(patcher.model)
         gone = [path for path in weave.paths if path not in modules]
@@ -158,6 +167,7 @@ class _Beside:
         self._woven.weave.place(patcher.offload_device)
         if unpatch_all:
             _WOVEN.pop(patcher.model, None)
+            empty_unused(_is_kept)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -172,3 +182,4 @@ def forget_weaves() -> None:
     forget_fits()
     _WOVEN.clear()
     _INJECTIONS.clear()
+    release(_is_kept)
