@@ -78,7 +78,8 @@ def _against_floor(
 ) -> tuple[float, float, float]:
     """Milliseconds of the layer, of its branch, and the least that the branch could take."""
     from lora_pack.lora_core.adapters import LowRank
-    from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer
+    from lora_pack.lora_core.weave.strand import Strand
+    from lora_pack.lora_core.weave.woven_layer import WovenLayer
 
     out, inputs = shape[0], torch.Size(shape[1:]).numel()
     module, x = _layer(shape, positions)

@@ -111,7 +111,8 @@ class _Given:
 
 
 def _assemble(file: Any, names: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    from lora_pack.lora_core.loading.loaded_lora import assemble, family_of_header
+    from lora_pack.lora_core.loading.file_family import family_of_header
+    from lora_pack.lora_core.loading.loaded_lora import assemble
 
     return assemble(file, family_of_header(file.header), names.layout, names.table, _Given(tensors))
 

@@ -60,7 +60,7 @@ def _random(*shape: int, seed: int) -> Tensor:
 
 
 def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
-    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat
+    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat, nearest
     from peft import LoraConfig, get_peft_model
 
     base = nn.Sequential()
@@ -73,7 +73,7 @@ def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
 
     def ours() -> Tensor:
         merged = concat([Factored(up.double(), down.double()) for up, down in pairs])
-        return merged.spectrum.first(rank).up
+        return nearest(merged.spectrum, rank).up
 
     def peers() -> object:
         model.add_weighted_adapter(["0", "1"], [1.0, 1.0], "merged", combination_type="svd", svd_rank=rank)
@@ -89,6 +89,7 @@ def _layer_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
 
 
 def _extract_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
+    from lora_pack.lora_core.file_work.deltas.factored import nearest
     from lora_pack.lora_core.file_work.deltas.randomised_svd import leading_spectrum
     from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 
@@ -103,7 +104,8 @@ def _extract_rows(out: int, inputs: int, rank: int, runs: int) -> list[Row]:
     found: dict[str, Tensor] = {}
 
     def ours() -> None:
-        kept = leading_spectrum(matrix, RankLimits(rank=rank), torch.Generator().manual_seed(0)).spectrum.first(rank)
+        found_spectrum = leading_spectrum(matrix, RankLimits(rank=rank), torch.Generator().manual_seed(0)).spectrum
+        kept = nearest(found_spectrum, rank)
         found["ours"] = kept.up @ kept.down
 
     def peers() -> None:
@@ -157,9 +159,9 @@ def _seconds(work: Work, shape: peers_of.Shape, count: int, rank: int, runs: int
 
 
 def _ours(pairs: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor, Tensor]:
-    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat
+    from lora_pack.lora_core.file_work.deltas.factored import Factored, concat, nearest
 
-    merged = concat([Factored(up.double(), down.double()) for up, down in pairs]).spectrum.first(rank)
+    merged = nearest(concat([Factored(up.double(), down.double()) for up, down in pairs]).spectrum, rank)
     return merged.up, merged.down
 
 
@@ -210,7 +212,8 @@ def _memory_rows(model: str) -> list[Row]:
     """Two files of the model to one, from the files to the tensors: seconds, and peak memory over the inputs' bytes."""
     from lora_pack.lora_core import open_lora
     from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
-    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
+    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, merge_files
+    from lora_pack.lora_core.file_work.sources import Source
 
     _, rank = AIM
     with tempfile.TemporaryDirectory() as folder:
@@ -233,8 +236,9 @@ def _ratio(excess: dict[str, float]) -> float:
 def _file_rows(runs: int) -> list[Row]:
     from lora_pack.lora_core import open_lora
     from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
-    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
+    from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, merge_files
     from lora_pack.lora_core.file_work.resizing import resize
+    from lora_pack.lora_core.file_work.sources import Source
 
     with tempfile.TemporaryDirectory() as folder:
         files = [_written(Path(folder) / f"{seed}.safetensors", seed) for seed in (1, 2)]

@@ -19,6 +19,7 @@ from .stages import say, stage
 
 TESTS = ROOT / "tests"
 HOST_FOLDERS = ("nodes", "oracle", "e2e")  # of tests/: run once per host
+MOST_WORKERS = 8  # each holds a host and its models: about 1.5 GB
 NO_CURRENT_HOST = "no current ComfyUI was found (COMFYUI_PATH, the folders around this pack, ~/comfy/ComfyUI)"
 
 
@@ -84,9 +85,21 @@ def _pytest(title: str, host: Host, arguments: Sequence[str | Path]) -> Results:
     junit = TEST_WORK / f"{title.replace(' ', '_')}.xml"
     junit.unlink(missing_ok=True)
     with stage(title):
-        command = [VENV_PYTHON, "-m", "pytest", f"--junitxml={junit}", "--quiet", *arguments]
-        exit_code = stream(command, program_environment(COMFYUI_PATH=str(host.path)))
+        command = [VENV_PYTHON, "-m", "pytest", f"--junitxml={junit}", "--quiet", *_in_parallel(arguments), *arguments]
+        exit_code = stream(command, program_environment(COMFYUI_PATH=str(host.path), **_threads()))
     return from_junit(title, junit, exit_code)
+
+
+def _in_parallel(arguments: Sequence[str | Path]) -> list[str]:
+    """One worker a core, each with whole files, which share servers and models; as asked where a person says how."""
+    if any(str(argument).startswith(("-n", "--pdb", "-x")) for argument in arguments):
+        return []
+    return ["-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "loadfile"]
+
+
+def _threads() -> dict[str, str]:
+    """One thread a worker, so that they don't wait for each other; a person's own choice stands."""
+    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
 
 
 def _web_tests() -> list[Results]:
@@ -105,12 +118,20 @@ def _web_tests() -> list[Results]:
     return [results]
 
 
+def _version_of_venv() -> str:
+    """Of the Python that ran the tests, and of the torch in it."""
+    ask = "import platform, torch; print(f'{platform.python_version()}, torch {torch.__version__}')"
+    answer = subprocess.run([str(VENV_PYTHON), "-c", ask], capture_output=True, text=True, env=program_environment())
+    return answer.stdout.strip() or "unknown"
+
+
 def _report(results: list[Results], hosts: Sequence[Host]) -> int:
     """The closing lines; the last one is the total. 1 on any failure, or if nothing ran."""
     summary = total(results)
     say(f"{os.linesep}== results")
     for result in results:
         say(f"{result.stage}: {result.line() if result.stage != 'lint' else ('failed' if result.failed else 'clean')}")
+    say(f"Python {_version_of_venv()}")
     say(f"hosts: {', '.join(map(str, hosts))}" + ("" if len(hosts) > 1 else f"; {NO_CURRENT_HOST}"))
     for name in summary.skipped:
         say(f"skipped: {name}")

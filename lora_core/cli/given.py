@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import BadSetting
 from ..file_work.deltas.rank_limits import MIB, RankLimits
-from ..file_work.merging.merge_files import Source
-from ..file_work.writing.new_adapter import DTYPES
+from ..file_work.sources import Source
+from ..files.dtypes import DTYPES
 from ..files.lora_file import open_lora
 from ..loading.checkpoint import Checkpoint
 from ..loading.inspection import read_layout

@@ -13,12 +13,13 @@ from torch import Tensor
 from ..adapters import Adapter, Enlarged
 from ..errors import NotMergeable
 from ..files.lora_file import Reader
+from ..files.own_metadata import HISTORY, STALE
 from ..files.safetensors_writer import write_streamed
 from ..loading.checkpoint import Checkpoint
 from .deltas.factored import EXACT
-from .merging.merge_files import Source, check_strengths, load_sources
-from .writing.conversion import STALE
-from .writing.new_adapter import HISTORY, Progress, check_out, no_progress
+from .progress import Progress, no_progress
+from .sources import Source, check_strengths, load_sources
+from .writing.adapter_writer import check_out
 from .writing.row_pieces import Rows
 
 WEAK = 0.9  # gain below which the stored change is told to be weak

@@ -14,10 +14,12 @@ from ..files.lora_file import Reader
 from ..loading.checkpoint import Checkpoint
 from ..names.key_dialects.spelling import SPELLINGS
 from ..names.target_layer import ModelLayout, TargetLayer
-from .deltas.factored import EXACT, Factored
+from .deltas.factored import EXACT, Factored, nearest
 from .deltas.randomised_svd import leading_spectrum
 from .deltas.rank_limits import RankLimits
-from .writing.new_adapter import AdapterMaker, NewAdapter, Progress, no_progress
+from .progress import Progress, no_progress
+from .writing.adapter_maker import AdapterMaker
+from .writing.new_adapter import NewAdapter
 from .writing.spelled_layers import rows_as_written
 
 # Root mean square of the rounding of one number, as a share of it. Measured on normal weights.
@@ -170,7 +172,7 @@ class _Extraction:
             rank = above
         else:
             self._noisy += rank - above
-        kept = found.spectrum.first(rank)
+        kept = nearest(found.spectrum, rank)
         cut = Factored(kept.up.to(EXACT), kept.down.to(EXACT))
         self._maker.add(
             target,

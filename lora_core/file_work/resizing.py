@@ -7,8 +7,10 @@ from ..files.lora_file import LoraFile
 from ..names.target_layer import ModelLayout
 from .deltas.aligned_layers import ParameterOf
 from .deltas.rank_limits import RankLimits
-from .merging.merge_files import MergeOrder, Source, merge_files
-from .writing.new_adapter import NewAdapter, Progress, no_progress
+from .merging.merge_files import MergeOrder, merge_files
+from .progress import Progress, no_progress
+from .sources import Source
+from .writing.new_adapter import NewAdapter
 
 
 def resize(

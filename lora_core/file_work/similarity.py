@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ..errors import NotMergeable
+from ..names.block_names import block_of
 from ..names.target_layer import ModelLayout
 from .deltas.adapter_to_factored import NeedsWeight
 from .deltas.aligned_layers import ParameterOf
 from .deltas.decompositions import svd
 from .deltas.factored import LARGEST, Factored, concat, dot
-from .merging.merge_files import Source, factored_layers
-from .writing.new_adapter import Progress, block_of, no_progress
+from .progress import Progress, no_progress
+from .sources import Source, factored_layers
 
 MILD = 0.1  # cosines nearer to 0 than this say nothing: two files are hardly alike by chance
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from ..errors import NotMergeable
+from ..names.block_names import block_of
 from ..names.target_layer import ModelLayout
 from .deltas.adapter_to_factored import NeedsWeight
 from .deltas.aligned_layers import ParameterOf
 from .deltas.factored import LARGEST
-from .merging.merge_files import Source, factored_layers
-from .writing.new_adapter import Progress, block_of, no_progress
+from .progress import Progress, no_progress
+from .sources import Source, factored_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -18,7 +18,8 @@ from ..names.key_map import ParsedKey, parse_key
 from ..names.key_report import KeyNote, KeyReport
 from ..names.name_table import NameTable
 from ..names.target_layer import ModelLayout, list_targets
-from .loaded_lora import assemble, family_of_header
+from .file_family import family_of_header
+from .loaded_lora import assemble
 from .open_clip import shapes_by_layer
 from .refusals import refuse_foreign
 

@@ -1,6 +1,5 @@
 """Assembles the adapters of a file for one model: reads the mapped keys, builds each layer, accounts for every key."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,19 +22,17 @@ from ..adapters import (
 )
 from ..adapters.finite import is_finite
 from ..adapters.row_order import SwappedHalves, take_rows
-from ..adapters.scale_rules import ALPHA_AT_MOST, ScaleRules, scale_rules
+from ..adapters.scale_rules import ALPHA_AT_MOST, ScaleRules
 from ..errors import FamilyMismatch
 from ..files.lora_file import LoraFile, Reader
-from ..files.safetensors_header import Header
-from ..names.families import Family, Widths, recognise
-from ..names.key_map import LayerKeys, bare_name, map_keys, parse_key
+from ..names.families import Family
+from ..names.key_map import LayerKeys, bare_name, map_keys
 from ..names.key_report import KeyNote, KeyReport
 from ..names.name_table import NameTable, Place
 from ..names.target_layer import UNET, ModelLayout, TargetLayer
+from .file_family import family_of_header, rules_of
 from .refusals import refuse_foreign
 from .shared_tensors import whole_file
-
-TEXT_ENCODER_LAYER = re.compile(r"^(?:lora_te|lora_prior_te|text_encoder|base_model\.model\.text_)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,23 +93,6 @@ def assemble(file: LoraFile, family: Family, layout: ModelLayout, table: NameTab
     for layer in assembly.layers:
         assembly.add(layer, reader, whole)
     return assembly.finish(family)
-
-
-def family_of_header(header: Header) -> Family:
-    """The family of the denoiser that a file's layers were made for."""
-    widths: dict[str, Widths] = {}
-    for key, entry in header.entries.items():
-        parsed = parse_key(key)
-        if parsed is None or TEXT_ENCODER_LAYER.match(key):
-            continue
-        name = bare_name(parsed.layer)
-        out, inputs = widths.get(name, (0, 0))
-        if parsed.parameter.role == "down" and len(entry.shape) > 1:
-            inputs = entry.shape[1]
-        elif parsed.parameter.role == "up" and entry.shape:
-            out = entry.shape[0]
-        widths[name] = (out, inputs)
-    return recognise(widths)
 
 
 @dataclass(slots=True)
@@ -208,12 +188,6 @@ class _Assembly:
             notes=notes,
         )
         return LoadedLora(self._placed, report, self._file.header.metadata)
-
-
-def rules_of(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
-    """The scale rules of a file, and notes on what in its metadata could not be read."""
-    has_alphas = any(key.endswith(".alpha") for key in file.header.entries)
-    return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
 
 
 def _build(

@@ -8,8 +8,8 @@ from ..names.families import Family
 from ..names.key_map import map_keys
 from ..names.name_table import NameTable
 from ..names.target_layer import ModelLayout
+from .file_family import family_of_header
 from .known_models import known_layouts, with_known_encoders
-from .loaded_lora import family_of_header
 
 
 def model_of(files: Sequence[LoraFile], layout: ModelLayout | None = None) -> ModelLayout:

@@ -2,6 +2,7 @@
 
 from .denoiser import Denoiser, Memory
 from .settings import TrainSettings
-from .trainer import StepReport, Trainer
+from .step_report import StepReport
+from .trainer import Trainer
 
 __all__ = ["Denoiser", "Memory", "StepReport", "TrainSettings", "Trainer"]

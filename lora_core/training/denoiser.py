@@ -53,7 +53,7 @@ class Denoiser(Protocol):
         """The model's own output [batch, channels, *picture] for latents at [batch] noise levels; differentiable."""
         ...
 
-    def checkpointed(self) -> AbstractContextManager[None]:
+    def recomputing(self) -> AbstractContextManager[None]:
         """Inside: the model's blocks recompute their activations in the backward pass."""
         ...
 

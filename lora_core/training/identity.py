@@ -26,7 +26,7 @@ class Identity:
     model: str  # fingerprints of the weights that are not trained; those that can't be told count as equal
 
     def text(self) -> str:
-        """All of it, for a checkpoint."""
+        """All of it, for a saved state."""
         return json.dumps([self.settings, self.layers, self.pictures, self.model])
 
     def short(self) -> str:

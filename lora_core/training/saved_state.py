@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileDamaged, FileError
+from ..errors import BadTraining, FileDamaged, FileError
 from ..files.lora_file import open_lora
 from ..files.safetensors_writer import write_safetensors
+from .identity import Identity
 
 MARK = "lora_loom.training"  # metadata: the JSON table below
 FACTORS, ERRORS, LOSSES = "factors", "errors_at_start", "losses"
@@ -19,7 +20,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Checkpoint:
+class SavedState:
     """Everything that a training is after a step. What the next steps draw follows from the seed and the step."""
 
     step: int
@@ -48,9 +49,18 @@ class Checkpoint:
         }
         write_safetensors(path, tensors, {MARK: json.dumps(table)})
 
+    def require_of(self, identity: Identity, shape: torch.Size, name: str) -> None:
+        """Raise BadTraining, with the file's name, unless it is of this training, with [numbers] factors."""
+        differences = identity.differences(self.fingerprint)
+        if differences or self.factors.shape != shape:
+            what = ", ".join(differences) or "the number of factors"
+            raise BadTraining(
+                [f"{name} keeps another training, which differs in {what}; choose another file name, or delete it"]
+            )
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint at a path; None where there is no file. Raises FileError for a file that is none."""
+
+def read_state(path: Path) -> SavedState | None:
+    """The saved state at a path; None where there is no file. Raises FileError for a file that is none."""
     if not path.exists():
         return None
     file = open_lora(path)
@@ -59,8 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         with file.tensors() as reader:
             held = {key: reader.tensor(key) for key in file.header.entries}
         if table["version"] != VERSION:
-            raise FileDamaged(path.name, f"it is a checkpoint of version {table['version']}, this is {VERSION}")
-        return Checkpoint(
+            raise FileDamaged(path.name, f"it is a saved state of version {table['version']}, this is {VERSION}")
+        return SavedState(
             step=int(table["step"]),
             fingerprint=str(table["fingerprint"]),
             factors=held[FACTORS],
@@ -74,5 +84,5 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise FileDamaged(
-            path.name, f"it is no checkpoint of a training ({error})", "Delete it to train anew."
+            path.name, f"it is no saved state of a training ({error})", "Delete it to train anew."
         ) from None

@@ -82,7 +82,7 @@ class TrainSettings:
     caption_dropout: float = 0.0  # share of the pictures that are seen with an empty caption
     checkpointing: str = AUTO  # recompute activations in the backward pass: slower, less memory
     validate_every: int = 25  # steps; 0: only before and after
-    save_every: int = 50  # steps between two checkpoints; 0: only when the run ends early
+    save_every: int = 50  # steps between two saved states; 0: only when the run ends early
 
     @property
     def rate(self) -> float:

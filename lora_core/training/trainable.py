@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..weave.woven_layer import convolved, is_linear
+from ..weave.frozen_module import convolved, is_linear
 
 
 class AddLowRank(torch.autograd.Function):

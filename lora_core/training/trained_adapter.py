@@ -1,10 +1,12 @@
 """The layers that are trained: their factors in one buffer, and the switch that takes them all out for a while."""
 
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..names.target_layer import UNET, TargetLayer
 from .batches import INIT, generator_of
@@ -23,6 +25,7 @@ class TrainedAdapter:
         """targets: those of the denoiser first; the others, of text encoders, have a learning rate of their own."""
         self.settings = settings
         self._shares = [1.0]
+        self._parts = Counter(target.part for target in targets)
         groups: list[list[tuple[int, ...]]] = [[]]
         for target in targets:
             if target.part != UNET and len(groups) == 1:
@@ -47,6 +50,28 @@ class TrainedAdapter:
             {"params": [part], RATE_SHARE: share} for part, share in zip(self.flat.groups, self._shares, strict=True)
         ]
         return OPTIMISERS[self.settings.optimiser](groups, self.settings.rate)
+
+    def state_of(self, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Copies of what the optimiser remembers of each of its parts: "0.exp_avg" and the like."""
+        return {
+            f"{number}.{name}": value.clone()
+            for number, part in enumerate(self.flat.groups)
+            for name, value in optimiser.state.get(part, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def take_up(self, factors: Tensor, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+        """Go on from the factors and the optimiser's memory that an earlier run left; see state_of."""
+        with torch.inference_mode(False):
+            self.flat.whole.data.copy_(factors)
+            device = self.flat.whole.device
+            for number, part in enumerate(self.flat.groups):
+                own = {k.removeprefix(f"{number}."): t for k, t in state.items() if k.startswith(f"{number}.")}
+                optimiser.state[part] = {k: (t if k == "step" else t.to(device)).clone() for k, t in own.items()}
+
+    def counted(self) -> str:
+        """How many layers of which parts."""
+        return ", ".join(f"{count} layers of {part}" for part, count in self._parts.items())
 
     @contextmanager
     def switched_off(self) -> Generator[None]:

@@ -2,10 +2,8 @@
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +14,25 @@ from ..errors import BadTraining, TrainingFailed
 from ..files.lora_in_memory import LoraInMemory
 from ..files.stored_values import fingerprint
 from ..weave.injection import Injection
-from .activations import fits
+from .activations import should_recompute
 from .batches import Batch, Batches
 from .dataset import TrainSample
 from .denoiser import Denoiser
 from .identity import check_samples, identity_of
 from .loss_scale import LossScale
 from .objective import OBJECTIVES, WEIGHTINGS, errors
-from .saved_state import Checkpoint, read_checkpoint
-from .settings import AUTO, ON, TrainSettings, chosen_layers
+from .saved_state import SavedState, read_state
+from .settings import AUTO, TrainSettings, chosen_layers
+from .step_report import StepReport
 from .text_encoder import TextEncoder
 from .trained_adapter import RATE_SHARE, TrainedAdapter
 from .trained_file import trained_file
-from .validation import Validation, cell_errors, grid, suggestion
+from .validation import Cell, Validation, cell_errors, grid, suggestion
 
 RESULTS = 2  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
 ADVICE_MEMORY = "Make the batch or the pictures smaller, or set checkpointing to 'on'."
 ADVICE_NAN = "Lower the learning rate, or raise the precision of the model. The last good state was kept."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """What a step did. Step 0 is the state before the training."""
-
-    step: int
-    steps: int
-    loss: float | None  # weighted, of the step's batch
-    learning_rate: float
-    seconds: float  # that the step took
-    validation: float | None = None  # error / error at the start, see validation
-    suggestion: str = ""
-    notes: Sequence[str] = field(default_factory=tuple[str, ...])
 
 
 class Trainer:
@@ -61,7 +46,7 @@ class Trainer:
         *,
         empty: Any = None,
         text: TextEncoder | None = None,
-        checkpoint: Path | None = None,
+        state: Path | None = None,
     ) -> None:
         """Raises BadTraining for settings that make no sense, for a set without pictures and for broken ones.
 
@@ -72,7 +57,7 @@ class Trainer:
             empty: conditioning of the empty caption, for caption dropout.
             text: text encoders that are trained together with the denoiser; its layout names their layers. Captions
                 then go through them at every step, and the conditionings of the samples are not read.
-            checkpoint: where the state is written to, and read from if a training of the same kind left one there.
+            state: where the state is written to, and read from if a training of the same kind left one there.
         """
         settings.check()
         check_samples(samples)
@@ -81,7 +66,7 @@ class Trainer:
         self.settings = settings
         self.notes: list[str] = []
         self.step = 0
-        self.checkpoint_path = checkpoint
+        self.state_path = state
         self._denoiser, self._text = denoiser, text
         self._samples, self._empty = list(samples), empty
         self._objective = OBJECTIVES[denoiser.objective]
@@ -101,20 +86,19 @@ class Trainer:
         self._scale = LossScale(denoiser.dtype)
         models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
         self.identity = identity_of(settings, self._targets, self._samples, self._latents, models)
-        self._at_start: list[float] = []
-        self._losses: list[float] = []
+        self._at_start, self._losses = list[float](), list[float]()
         self._history: list[tuple[int, float]] = []
 
     def run(self) -> Generator[StepReport]:
         """Train to the last step, one report each; closing it leaves the model as it was and keeps what was trained.
 
-        Goes on from the checkpoint, if there is one of the same settings, layers and pictures. While it is open, the
+        Goes on from the saved state, if there is one of the same settings, layers and pictures. While it is open, the
         model has the adapter beside its layers as it is trained, so that it can be sampled.
 
         Raises:
             TrainingFailed: NaN, or no memory; the state before that step is what `adapter` gives.
-            BadTraining: the checkpoint that is there belongs to another training.
-            FileNotWritten: a checkpoint can't be written. FileError: one that is there can't be read.
+            BadTraining: the saved state that is there belongs to another training.
+            FileNotWritten: a state can't be written. FileError: one that is there can't be read.
         """
         self._resume()
         injection = Injection()
@@ -125,8 +109,10 @@ class Trainer:
                 held.enter_context(part.frozen())
             held.callback(injection.detach)
             injection.attach({modules[path]: layer for path, layer in self._layers.items()}, self)
-            if self._should_checkpoint():
-                held.enter_context(self._denoiser.checkpointed())
+            recompute, note = should_recompute(self._denoiser, self._samples, self.settings, self.loss)
+            self.notes += [note] if note else []
+            if recompute:
+                held.enter_context(self._denoiser.recomputing())
             if not self._at_start:
                 self._at_start = self._errors()
                 self._history = [(0, 1.0)]
@@ -240,80 +226,46 @@ class Trainer:
 
     def _errors(self) -> list[float]:
         """Of all cells of the grid, unweighted."""
-        found: list[float] = []
         numbers = {id(sample): number for number, sample in enumerate(self._samples)}
+
+        def latents_of(cells: Sequence[Cell]) -> Tensor:
+            return torch.stack([self._latents[numbers[id(cell.sample)]] for cell in cells])
 
         def conditions_of(samples: Sequence[TrainSample], shape: torch.Size) -> Any:
             return self._conditions(samples, [False] * len(samples), shape)
 
-        for cells in self._grid:
-            latents = torch.stack([self._latents[numbers[id(cell.sample)]] for cell in cells])
-            found += cell_errors(cells, latents, self._denoiser, self._objective, conditions_of)
-        return found
-
-    def _should_checkpoint(self) -> bool:
-        """Whether activations are recomputed: as asked, or where they would not fit."""
-        chosen = self.settings.checkpointing
-        if chosen != AUTO:
-            return chosen == ON
-        memory = self._denoiser.memory()
-        if memory is None:
-            return False
-        largest = max(range(len(self._samples)), key=lambda number: self._samples[number].latent.numel())
-        probe = Batches([self._samples[largest]], 1, self.settings.seed, "uniform", 0.0).next()
-        probe = replace(probe, numbers=[largest])
-        with torch.inference_mode(False), torch.enable_grad():
-            needed, enough = fits(lambda: self.loss(probe), self.settings.batch, memory)
-        gigabytes = f"{needed / 1024**3:.2f} GiB of activations, {memory.free / 1024**3:.2f} GiB free"
-        self.notes.append(f"gradient checkpointing is {'off' if enough else 'on'}: {gigabytes}")
-        return not enough
+        rows = self._grid
+        return [
+            e for row in rows for e in cell_errors(row, latents_of(row), self._denoiser, self._objective, conditions_of)
+        ]
 
     def save(self) -> None:
-        """Write the checkpoint, if there is a place for one. Raises FileNotWritten."""
-        if self.checkpoint_path is not None:
-            self.checkpoint().write(self.checkpoint_path)
+        """Write the state, if there is a place for one. Raises FileNotWritten."""
+        if self.state_path is not None:
+            self.state().write(self.state_path)
 
-    def checkpoint(self) -> Checkpoint:
+    def state(self) -> SavedState:
         """The state as it is."""
-        return Checkpoint(
+        return SavedState(
             step=self.step,
             fingerprint=self.identity.text(),
             factors=self._flat.whole.detach().clone(),
-            optimiser={
-                group + name: value.clone()
-                for group, part in self._groups().items()
-                for name, value in self._optimiser.state.get(part, {}).items()
-                if isinstance(value, Tensor)
-            },
+            optimiser=self._adapter.state_of(self._optimiser),
             errors_at_start=self._at_start,
             losses=self._losses,
             history=self._history,
             loss_scale=self._scale.value,
         )
 
-    def _groups(self) -> dict[str, Tensor]:
-        """The parts of the optimiser, by what their state is called in a checkpoint."""
-        return {f"{number}.": part for number, part in enumerate(self._flat.groups)}
-
     def _resume(self) -> None:
-        if self.checkpoint_path is None or self.step:
+        if self.state_path is None or self.step:
             return
         with torch.inference_mode(False):  # so that the optimiser may change what it reads
-            found = read_checkpoint(self.checkpoint_path)
+            found = read_state(self.state_path)
         if found is None:
             return
-        differences = self.identity.differences(found.fingerprint)
-        if differences or found.factors.shape != self._flat.whole.shape:
-            name, what = self.checkpoint_path.name, ", ".join(differences) or "the number of factors"
-            raise BadTraining(
-                [f"{name} keeps another training, which differs in {what}; choose another file name, or delete it"]
-            )
-        with torch.inference_mode(False):
-            self._flat.whole.data.copy_(found.factors)
-            device = self._flat.whole.device
-            for group, part in self._groups().items():
-                own = {k.removeprefix(group): t for k, t in found.optimiser.items() if k.startswith(group)}
-                self._optimiser.state[part] = {k: (t if k == "step" else t.to(device)).clone() for k, t in own.items()}
+        found.require_of(self.identity, self._flat.whole.shape, self.state_path.name)
+        self._adapter.take_up(found.factors, self._optimiser, found.optimiser)
         self.step, self._scale.value = found.step, found.loss_scale
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)
         self._history = list(found.history)
@@ -332,8 +284,7 @@ class Trainer:
 
     def trained_layers(self) -> str:
         """How many layers of which parts, such as "32 layers of unet, 48 layers of clip_l"."""
-        counts = Counter(target.part for target in self._targets).items()
-        return ", ".join(f"{count} layers of {part}" for part, count in counts)
+        return self._adapter.counted()
 
     def result_key(self) -> str | None:
         """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
@@ -345,5 +296,5 @@ class Trainer:
 
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""
-        layers, layout = self._adapter.copies(), self._denoiser.layout
-        return trained_file(name, layers, layout, self.settings, self._samples, self.step)
+        now = self._adapter.copies(), self._denoiser.layout, self.settings, self._samples, self.step
+        return trained_file(name, *now)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from ..errors import BadBlocks
-from ..file_work.writing.new_adapter import block_of
 from ..loading.loaded_lora import LoadedLora
+from ..names.block_names import block_of
 from ..names.target_layer import UNET, ModelLayout, TargetLayer
 from .schedule import FACTOR_LIMIT, NUMBER
 

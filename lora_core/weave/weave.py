@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..loading.loaded_lora import LoadedLora
 from .row_strengths import Strengths
-from .woven_layer import Strand, WovenLayer, size_of
+from .strand import Strand
+from .woven_layer import WovenLayer, size_of
 
 
 class Weave(nn.Module):

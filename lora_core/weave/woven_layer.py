@@ -1,91 +1,18 @@
 """One layer's adapters woven into one pair of matrices, and what else acts beside the layer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..adapters import Adapter, Enlarged, LowRank
-from ..adapters.full_delta import FullDelta, Replacement
+from ..adapters import Adapter, LowRank
+from ..adapters.full_delta import FullDelta
 from ..adapters.layer_rows import LayerRows
-from ..adapters.row_order import SwappedHalves
-from ..loading.loaded_lora import PlacedAdapter
+from .frozen_module import ModuleAsFrozen, channel_axis, convolution_of, convolved, dense_weight, without_bias
 from .row_strengths import Strengths, beside_axis, of_samples
-
-Rows = tuple[int, int]
-CONVOLUTIONS = {nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d}
-RMS_NORMS = (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()  # since torch 2.4
-LAST_AXIS_NORMS = (nn.LayerNorm, *RMS_NORMS)
-NORMS = (nn.GroupNorm, *LAST_AXIS_NORMS)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Strand:
-    """An adapter of a layer, and which of the plan's strengths it has."""
-
-    adapter: Adapter
-    number: int  # of the file in the plan
-    rows: Rows | None
-    is_bias: bool = False
-
-
-def strand(placed: PlacedAdapter, number: int) -> Strand:
-    """A placed adapter as a strand of its layer, with swapped halves put in the model's order where that is exact."""
-    adapter = placed.adapter
-    found = _low_rank(adapter)
-    if found is not None and found is not adapter:
-        adapter = replace(found, up=torch.roll(found.up, found.up.shape[0] // 2, dims=0))
-    return Strand(adapter, number, placed.place.rows, placed.parameter == "bias")
-
-
-def can_stand_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
-    """Whether an adapter's change can be added to the module's output instead of its parameters, and cheaply."""
-    if not (is_linear(module) or _is_plain_convolution(module)):
-        return False
-    return isinstance(adapter, FullDelta) if is_bias else _low_rank(adapter) is not None
-
-
-def can_act_beside(adapter: Adapter, module: nn.Module) -> bool:
-    """Whether any exact branch exists, at whatever cost: for weights that must not be written."""
-    return (is_linear(module) or _is_plain_convolution(module)) and not isinstance(adapter, Enlarged)
-
-
-def can_move_beside(adapter: Adapter, module: nn.Module, *, is_bias: bool) -> bool:
-    """Whether any exact branch exists, for strengths that a merge can't follow; those of norms are only cheap enough
-    for that."""
-    if is_bias:
-        return isinstance(adapter, FullDelta) and (can_act_beside(adapter, module) or isinstance(module, NORMS))
-    if isinstance(module, NORMS):
-        return isinstance(adapter, FullDelta | Replacement)
-    return can_act_beside(adapter, module)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a Linear layer: torch's, or a quantised one that only looks and computes like it."""
-    return isinstance(module, nn.Linear) or all(hasattr(module, name) for name in ("in_features", "out_features"))
-
-
-def low_rank_rank(adapter: Adapter) -> int | None:
-    """The rank of an adapter that is woven into the pair of matrices; None for any other."""
-    found = _low_rank(adapter)
-    return None if found is None else found.up.shape[1]
-
-
-def _low_rank(adapter: Adapter) -> LowRank | None:
-    if isinstance(adapter, LowRank):
-        return adapter
-    if isinstance(adapter, SwappedHalves) and isinstance(adapter.base, LowRank):
-        return adapter.base
-    return None
-
-
-def _is_plain_convolution(module: nn.Module) -> bool:
-    if not isinstance(module, tuple(CONVOLUTIONS)):
-        return False
-    return module.groups == 1 and module.padding_mode == "zeros"
+from .strand import Rows, Strand, low_rank_of
 
 
 class WovenLayer(nn.Module):
@@ -171,13 +98,13 @@ class WovenLayer(nn.Module):
         """
         out = y
         if self.others:
-            plain = _without_bias(y, module)
+            plain = without_bias(y, module)
             for one, ready, strength in zip(self.others, self._prepared(module), self.other_strengths, strict=True):
                 out = _add_other(out, ready, one.rows, strength, x, plain, module)
         if self.down is not None:
             out = self._add_low_rank(x, out, self.down, module)
         if self.biases is not None:
-            out = out + self.bias_strengths.weighted(self.biases, out, _axis(module))
+            out = out + self.bias_strengths.weighted(self.biases, out, channel_axis(module))
         return out
 
     def _add_low_rank(self, x: Tensor, y: Tensor, down: Tensor, module: nn.Module) -> Tensor:
@@ -199,7 +126,7 @@ class WovenLayer(nn.Module):
         y = y if in_place else y.clone()
         for (rows, columns), up in zip(self.runs, self.ups, strict=True):
             up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
-            y[:, rows[0] : rows[1]] += _convolution(module)(hidden[:, columns[0] : columns[1]], up)
+            y[:, rows[0] : rows[1]] += convolution_of(module)(hidden[:, columns[0] : columns[1]], up)
         return y
 
 
@@ -211,50 +138,6 @@ def size_of(strands: Sequence[Strand], shape: tuple[int, ...]) -> int:
     return biases + sum(rank * (inputs + stop - start) for rank, (start, stop) in ranks)
 
 
-def low_rank_of(one: Strand) -> LowRank:
-    """The adapter of a strand that is known to be low-rank."""
-    assert isinstance(one.adapter, LowRank)
-    return one.adapter
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ModuleAsFrozen:
-    """A torch module, or a host's subclass of one, as the FrozenLayer that branches stand beside."""
-
-    module: nn.Module
-    plain: Tensor | None = None  # the output without bias for `x`, where it is known
-    x: Tensor | None = None
-
-    def weight(self) -> Tensor:
-        """See FrozenLayer.weight."""
-        return dense_weight(self.module)
-
-    def linear(self, x: Tensor) -> Tensor:
-        """See FrozenLayer.linear; by the module's own, perhaps quantised, product."""
-        if x is self.x and self.plain is not None:
-            return self.plain
-        forward = type(self.module).forward
-        return _without_bias(forward(self.module, x), self.module)
-
-    def apply(self, weight: Tensor, x: Tensor) -> Tensor:
-        """See FrozenLayer.apply."""
-        weight = weight.to(x)
-        if isinstance(self.module, NORMS):
-            return _normed(self.module, weight, x)
-        return functional.linear(x, weight) if is_linear(self.module) else convolved(self.module, weight, x)
-
-
-def dense_weight(module: nn.Module) -> Tensor:
-    """A float32 copy of a module's weight, dequantised if it is of a quantised type."""
-    weight: Any = module.weight
-    dequantise = getattr(weight, "dequantize", None)
-    if dequantise is not None and type(weight) not in (Tensor, nn.Parameter):
-        weight = dequantise()
-    scale = getattr(module, "scale_weight", None)
-    dense = weight.detach().float()
-    return dense * scale.to(dense) if isinstance(scale, Tensor) else dense.clone()
-
-
 def _add_other(
     y: Tensor,
     adapter: Adapter,
@@ -264,7 +147,7 @@ def _add_other(
     plain: Tensor,
     module: nn.Module,
 ) -> Tensor:
-    axis = _axis(module)
+    axis = channel_axis(module)
     if isinstance(strength, Tensor):
         strength = beside_axis(of_samples(strength, y).to(y), y, axis)
     elif strength == 0:
@@ -277,36 +160,6 @@ def _add_other(
     added = strength * adapter.branch(x, part, LayerRows(layer, start, stop, axis)).to(y.dtype)
     before, after = y.narrow(axis, 0, start), y.narrow(axis, stop, y.shape[axis] - stop)
     return torch.cat([before, y.narrow(axis, start, stop - start) + added, after], dim=axis)
-
-
-def _without_bias(y: Tensor, module: nn.Module) -> Tensor:
-    bias = getattr(module, "bias", None)
-    if bias is None:
-        return y.clone()
-    return y - bias.to(y).reshape(-1, *[1] * (0 if _axis(module) == -1 else y.dim() - 2))
-
-
-def _axis(module: nn.Module) -> int:
-    """The axis of the outputs' channels."""
-    return -1 if is_linear(module) or isinstance(module, LAST_AXIS_NORMS) else 1
-
-
-def _normed(module: Any, weight: Tensor, x: Tensor) -> Tensor:
-    """The input normed as the module does it, times another weight, without bias."""
-    if isinstance(module, nn.GroupNorm):
-        return functional.group_norm(x, module.num_groups, weight, None, module.eps)
-    if isinstance(module, nn.LayerNorm):
-        return functional.layer_norm(x, module.normalized_shape, weight, None, module.eps)
-    return functional.rms_norm(x, module.normalized_shape, weight, module.eps)
-
-
-def convolved(module: Any, weight: Tensor, x: Tensor) -> Tensor:
-    """A convolution of another weight [out, in, *kernel], without bias, with the module's stride, padding, dilation."""
-    return _convolution(module)(x, weight, None, module.stride, module.padding, module.dilation)
-
-
-def _convolution(module: nn.Module) -> Callable[..., Tensor]:
-    return next(function for kind, function in CONVOLUTIONS.items() if isinstance(module, kind))
 
 
 def _whole_bias(one: Strand, out: int) -> Tensor:

@@ -9,6 +9,7 @@ from ...lora_core.weave import AUTO, Schedule
 from ...lora_core.weave.block_strengths import BlockStrengths
 from ..comfy_bridge import Moves, model_names
 from ..sockets.lora_file_node import LoraFileNode
+from ..sockets.report_output import report_output
 from ..sockets.socket_types import (
     CATEGORY,
     applied_outputs,
@@ -22,7 +23,7 @@ from ..sockets.socket_types import (
     schedule_input,
     strength_input,
 )
-from .applying import apply_row, report_output
+from .applying import apply_row
 
 
 class ApplyLora(LoraFileNode):

@@ -8,6 +8,7 @@ from ...lora_core.names.key_report import KeyReport
 from ...lora_core.weave import AUTO, Schedule
 from ...lora_core.weave.stack_rows import parse_stack
 from ..comfy_bridge import Moves, model_names
+from ..sockets.report_output import report_output
 from ..sockets.socket_types import (
     CATEGORY,
     LoraStack,
@@ -18,7 +19,7 @@ from ..sockets.socket_types import (
     on_unmatched_input,
     schedule_input,
 )
-from .applying import apply_row, report_output
+from .applying import apply_row
 
 OWN_SCHEDULE = "the row's own schedule counts, not the one of the node"
 

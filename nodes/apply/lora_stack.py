@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...lora_core import LoraError
 from ...lora_core.weave.stack_rows import StackRow, as_tuples, parse_rows, parse_stack
 from ..host_files.lora_folders import identify_lora, lora_names
-from ..page.lora_info import sidecar_of, trigger_words
+from ..host_files.lora_notes import sidecar_of, trigger_words
 from ..sockets.lora_file_node import check_file
 from ..sockets.socket_types import CATEGORY, LoraStack
 

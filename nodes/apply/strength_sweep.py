@@ -10,8 +10,9 @@ from ...lora_core.weave.sweep import Axis, parse_strengths, sweep_of
 from ..comfy_bridge import Moves, model_names
 from ..host_files.lora_folders import identify_lora, lora_names
 from ..sockets.lora_file_node import NOT_CONNECTED, check_file
+from ..sockets.report_output import report_text
 from ..sockets.socket_types import CATEGORY, REPORT, Lora, LoraSweep, lora_file_input, lora_input, model_input
-from .applying import apply_row, report_text
+from .applying import apply_row
 
 NO_FILE = "None"  # of the second list of files
 STRENGTHS_TIP = "Strengths of {file}: numbers as 0, 0.5, 1, ranges with both ends as 0..1 step 0.25, or both mixed. "

@@ -15,7 +15,7 @@ from ...lora_core import LoadedLora
 from ...lora_core.loading.loaded_lora import PlacedAdapter
 from ...lora_core.weave import Decision, decide
 from ...lora_core.weave.policy import LayerCost
-from ...lora_core.weave.woven_layer import can_act_beside, can_move_beside, can_stand_beside, low_rank_rank
+from ...lora_core.weave.strand import can_act_beside, can_move_beside, can_stand_beside, low_rank_rank
 
 PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DECISIONS_KEPT = 64  # of one model

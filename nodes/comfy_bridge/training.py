@@ -220,8 +220,8 @@ class HostDenoiser:
         return _output_of(self.objective, noisy, clean, sigmas.reshape(-1, *[1] * (noisy.dim() - 1)))
 
     @contextmanager
-    def checkpointed(self) -> Generator[None]:
-        """See Denoiser.checkpointed."""
+    def recomputing(self) -> Generator[None]:
+        """See Denoiser.recomputing."""
         with other_forwards(blocks_of(self._model.diffusion_model), Recomputed):
             yield
 

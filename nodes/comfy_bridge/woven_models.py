@@ -13,7 +13,7 @@ from ...lora_core import LoadedLora
 from ...lora_core.errors import LayerGone, WeaveTooLarge
 from ...lora_core.weave import Weave
 from ...lora_core.weave.injection import Injection
-from ...lora_core.weave.woven_layer import Strand, strand
+from ...lora_core.weave.strand import Strand, strand
 from .fitting import PLAIN_DTYPES, Fit, ModelFits, forget_fits, modules_of
 from .held_weaves import HeldWeave, empty_unused, hold, release
 
@@ -84,12 +84,13 @@ def _is_kept(held: HeldWeave) -> bool:
 
 def _weave_detached(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
     """Called by the host when a weave leaves its device, also one whose model is gone already."""
-    unloaded(patcher, unpatch_all)
-    if unpatch_all:
-        for kept in _WOVEN.values():
-            for key in [key for key, woven in kept.items() if not woven.users]:
-                del kept[key]
-        empty_unused(_is_kept)
+    if not unpatch_all:  # also when Python ends, and the names below are gone
+        return
+    unloaded(patcher)
+    for kept in _WOVEN.values():
+        for key in [key for key, woven in kept.items() if not woven.users]:
+            del kept[key]
+    empty_unused(_is_kept)
 
 
 def _keep_matrices(model: torch.nn.Module, used: HeldWeave) -> None:

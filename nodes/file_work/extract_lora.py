@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core.file_work.extraction import extract
-from ...lora_core.file_work.writing.new_adapter import DTYPES
+from ...lora_core.files.dtypes import DTYPES
 from ...lora_core.names.key_dialects.spelling import SPELLINGS
 from ..comfy_bridge import HostProgress
 from ..host_files.checkpoint_files import check_checkpoint, checkpoint_input, identify_checkpoint, open_checkpoint

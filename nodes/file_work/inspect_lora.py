@@ -8,11 +8,11 @@ from comfy_api.latest import io
 from ...lora_core import FamilyMismatch, KeyReport, LoraFile, open_lora
 from ...lora_core.files.metadata import read_about
 from ...lora_core.loading.inspection import inspect_file
-from ..apply.applying import shown
 from ..comfy_bridge import ModelNames, model_names
 from ..host_files.loading import CACHE
 from ..host_files.lora_folders import find_lora
 from ..sockets.lora_file_node import LoraFileNode
+from ..sockets.report_output import shown
 from ..sockets.socket_types import CATEGORY, lora_file_input
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core.file_work.deltas.rank_limits import MIB, RankLimits
-from ...lora_core.file_work.writing.new_adapter import DTYPES
+from ...lora_core.files.dtypes import DTYPES
 
 MOST_RANK = 4096
 MOST_MIB = 65536.0

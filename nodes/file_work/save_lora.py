@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ...lora_core import LoraFile
 from ...lora_core.errors import BadSetting
-from ...lora_core.file_work.writing.new_adapter import DTYPES, check_out
+from ...lora_core.file_work.writing.adapter_writer import check_out, write_adapter
 from ...lora_core.file_work.writing.saving import TRIGGER_PHRASE, ready_to_save
-from ...lora_core.file_work.writing.spelled_layers import write_adapter
+from ...lora_core.files.dtypes import DTYPES
 from ...lora_core.names.key_dialects.spelling import SPELLINGS
 from ..host_files.lora_folders import check_new_name, listed_name, new_lora_path
 from ..sockets.socket_types import CATEGORY, Lora, report_output_of

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...lora_core import LoraFile, ModelLayout, open_lora
 from ...lora_core.errors import BadSetting
 from ...lora_core.file_work.deltas.aligned_layers import ParameterOf
-from ...lora_core.file_work.merging.merge_files import Source
+from ...lora_core.file_work.sources import Source
 from ...lora_core.weave.stack_rows import parse_stack
 from ..comfy_bridge import model_names, parameter_of
 from ..host_files.lora_folders import find_lora

@@ -14,8 +14,9 @@ from ...lora_core import FileMissing, LoraError
 from ...lora_core.errors import BadSetting
 from ...lora_core.file_work.block_sums import BlockNorm
 from ...lora_core.files.sidecar import Sidecar, sidecar_path, write_sidecar
+from ..host_files.inside import check_inside, find_inside
 from .lora_info import hash_info, lora_info, norms
-from .lora_library import LIBRARY, check_inside, find_inside
+from .lora_library import LIBRARY
 from .previews import CONTENT_TYPE, PREVIEWS
 from .stack_templates import FILE, read_templates, remove_template, save_template
 

@@ -9,13 +9,14 @@ from ...lora_core.file_work.block_sums import BlockNorm, block_norms
 from ...lora_core.files.file_hashes import hash_file
 from ...lora_core.files.lora_file import identify
 from ...lora_core.files.metadata import read_about
-from ...lora_core.files.sidecar import Sidecar, read_sidecar, sidecar_path
+from ...lora_core.files.sidecar import Sidecar
 from ...lora_core.files.trigger_words import suggested_words
 from ...lora_core.loading.inspection import inspect_file
 from ...lora_core.names.key_map import parse_key
+from ..host_files.inside import find_inside
 from ..host_files.loading import CACHE
-from ..host_files.lora_folders import find_lora
-from .lora_library import check_inside, find_inside, picture_beside
+from ..host_files.lora_notes import sidecar_of
+from .lora_library import picture_beside
 
 VALUE_AT_MOST = 20_000  # characters of one metadata value that are sent; what is cut says so
 ALPHA = "alpha"
@@ -87,28 +88,6 @@ def norms(name: str) -> Sequence[BlockNorm]:
     """The size of the change of each block, of a file that a run has loaded; empty where none has."""
     loaded = CACHE.loaded(find_inside(name))
     return block_norms(loaded) if loaded else ()
-
-
-def sidecar_of(name: str) -> tuple[Sidecar, str]:
-    """What is written beside a file, and why it can't be read ("" if it can)."""
-    try:
-        path = find_inside(name)
-        check_inside(sidecar_path(path))
-        return read_sidecar(path), ""
-    except LoraError as error:
-        return Sidecar(), str(error)
-
-
-def trigger_words(names: Sequence[str]) -> list[str]:
-    """The trigger words of several files, each word once; a file that is not there has none."""
-    words: list[str] = []
-    for name in names:
-        try:
-            about = read_about(open_lora(find_lora(name)).header.metadata)
-        except LoraError:  # told by the node that applies it
-            continue
-        words += suggested_words(sidecar_of(name)[0].trigger_words, about.trigger_phrase, about.trigger_words)
-    return list(dict.fromkeys(words))
 
 
 def _inside(file: LoraFile, sidecar: Sidecar) -> dict[str, Any]:

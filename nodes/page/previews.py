@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from ...lora_core import FileDamaged, FileMissing
 from ...lora_core.files.lora_file import FileIdentity, identify
-from .lora_library import check_inside, find_inside, picture_beside
+from ..host_files.inside import check_inside, find_inside
+from .lora_library import picture_beside
 
 SIDE = 320  # pixels of the longer side
 PICTURE_BYTES = 64_000_000  # bytes of a picture file that is opened

@@ -12,7 +12,7 @@ from ...lora_core.training.settings import TARGETS, settings_of
 from ..comfy_bridge import PreviewOrder
 from ..sockets.socket_types import CATEGORY, Lora, LoraDataset, LoraTrainSettings
 from .loss_chart import draw_training
-from .training_files import newest_checkpoint
+from .training_files import newest_state
 from .training_run import Trained, TrainingRun, TrainOrder
 
 PREVIEWS_AT_MOST = 2  # captions that are sampled where no prompt is given
@@ -46,7 +46,7 @@ class TrainLora(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, filename: str | None = None, **_: Any) -> Any:
         """Run again to go on where a cancelled run of this name stopped."""
-        return newest_checkpoint(filename or cls.__name__)
+        return newest_state(filename or cls.__name__)
 
     @classmethod
     def execute(

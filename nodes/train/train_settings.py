@@ -70,7 +70,7 @@ def _learning_inputs() -> list[Any]:
 def _watching_inputs() -> list[Any]:
     return [
         _count("validate_every", DEFAULT.validate_every, "Steps between two validations; 0: only before and after."),
-        _count("save_every", DEFAULT.save_every, "Steps between two checkpoints; 0: only when the run is cancelled."),
+        _count("save_every", DEFAULT.save_every, "Steps between two saved states; 0: only when the run is cancelled."),
         _count("preview_steps", PREVIEW.steps, "Sampler steps of a preview."),
         _number("preview_cfg", PREVIEW.cfg, 0.0, 100.0, 0.1, "CFG of the previews, no unit; 1 for distilled models."),
         _count("preview_seed", PREVIEW.seed, "Seed of the first preview; it is the same at every step."),

@@ -14,30 +14,30 @@ from ...lora_core.training.identity import SHORT
 from ...lora_core.training.result_mark import Curves, curves_of
 from ..host_files.lora_folders import first_folder
 
-STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: checkpoints; inside its temp folder: previews
-CHECKPOINT = ".checkpoint.safetensors"  # ending of their names
-OWN_CHECKPOINT = re.compile(rf".+\.[0-9a-f]{{{SHORT}}}{re.escape(CHECKPOINT)}")
+STATE_FOLDER = "lora_loom_training"  # inside the host's output folder: saved states; inside its temp folder: previews
+STATE = ".checkpoint.safetensors"  # ending of their names
+OWN_CHECKPOINT = re.compile(rf".+\.[0-9a-f]{{{SHORT}}}{re.escape(STATE)}")
 CHECKPOINTS_KEPT = 8  # the newest, with that of the training under way
 
 
-def checkpoint_path(name: str, identity: str) -> Path:
+def state_path(name: str, identity: str) -> Path:
     """Where the state of a training is kept until it ends: one file for each name and identity, see Identity.short."""
     _state_folder().mkdir(parents=True, exist_ok=True)
-    return _state_folder() / f"{flat(name)}.{identity}{CHECKPOINT}"
+    return _state_folder() / f"{flat(name)}.{identity}{STATE}"
 
 
-def newest_checkpoint(name: str) -> int | None:
+def newest_state(name: str) -> int | None:
     """When the newest state of a training of this name was written, in ns; None if none is kept."""
-    found = _state_folder().glob(f"{glob.escape(flat(name))}.*{CHECKPOINT}")
+    found = _state_folder().glob(f"{glob.escape(flat(name))}.*{STATE}")
     return max((path.stat().st_mtime_ns for path in found), default=None)
 
 
-def delete_old_checkpoints(own: Path) -> Sequence[str]:
+def delete_old_states(own: Path) -> Sequence[str]:
     """Delete all but the newest CHECKPOINTS_KEPT states, one of which is `own`, there or not: the names of the others.
 
     Only files that are named as this pack names them are touched. One that can't be deleted stays, and is not named.
     """
-    states = [path for path in _state_folder().glob(f"*{CHECKPOINT}") if OWN_CHECKPOINT.fullmatch(path.name)]
+    states = [path for path in _state_folder().glob(f"*{STATE}") if OWN_CHECKPOINT.fullmatch(path.name)]
     others = [path for path in states if path != own and path.is_file() and not path.is_symlink()]
     others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     deleted: list[str] = []

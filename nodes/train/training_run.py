@@ -33,7 +33,7 @@ from ..comfy_bridge import (
 )
 from ..host_files.lora_folders import check_new_name, free_path, listed_name
 from ..page.training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView, thinned
-from .training_files import STATE_FOLDER, checkpoint_path, delete_old_checkpoints, finished_file, flat
+from .training_files import STATE_FOLDER, delete_old_states, finished_file, flat, state_path
 
 EMPTY_PROMPTS = 12  # prompts to keep for which the empty one is kept once
 KEEP_SEED = 77
@@ -95,8 +95,8 @@ class TrainingRun:
             raise
         if ended == CANCELLED:
             trainer.save()
-        elif trainer.checkpoint_path is not None:
-            trainer.checkpoint_path.unlink(missing_ok=True)
+        elif trainer.state_path is not None:
+            trainer.state_path.unlink(missing_ok=True)
         if self._order.writes or ended == CANCELLED:
             self._view.file = self._write(trainer, trainer.step if ended == CANCELLED else None)
         self._end(ended)
@@ -110,8 +110,8 @@ class TrainingRun:
             self._text.check_fits(empty)
         samples = [*self._data.samples, *self._kept_as_is()]
         trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
-        trainer.checkpoint_path = checkpoint_path(self._order.name, trainer.identity.short())
-        deleted = delete_old_checkpoints(trainer.checkpoint_path)
+        trainer.state_path = state_path(self._order.name, trainer.identity.short())
+        deleted = delete_old_states(trainer.state_path)
         if deleted:
             trainer.notes.append(f"deleted the oldest states of cancelled trainings: {listed(deleted)}")
         return trainer
@@ -128,8 +128,8 @@ class TrainingRun:
         found = None if self._key is None else finished_file(self._order.name, self._key)
         if found is None:
             return None
-        if trainer.checkpoint_path is not None:
-            trainer.checkpoint_path.unlink(missing_ok=True)  # nobody goes on from it any more
+        if trainer.state_path is not None:
+            trainer.state_path.unlink(missing_ok=True)  # nobody goes on from it any more
         (file, curves), view = found, self._view
         view.step, view.file = view.steps, listed_name(file.identity.path)
         view.losses, view.validation = list(curves.losses), list(curves.validation)

@@ -1,5 +1,6 @@
 """Matrices kept as the product of two factors, and what can be told of them without multiplying out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from .decompositions import qr, svd
 from .kronecker_product import KroneckerProduct
+from .spectrum import Spectrum
 
 DENSE_FROM = (
     0.75  # of the smaller side: with more columns than that, the whole matrix is the smaller problem (measured)
@@ -73,20 +75,6 @@ class Factored:
         return values[values > _floor(values, self.shape)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spectrum:
-    """delta = left @ diag(values) @ right, the values falling; those that are rounding noise are left out."""
-
-    left: Tensor  # [out, count], orthonormal columns
-    values: Tensor  # [count], singular values
-    right: Tensor  # [count, in], orthonormal rows
-
-    def first(self, rank: int) -> Factored:
-        """The nearest delta of a rank (Eckart and Young 1936), each factor with the root of the values."""
-        root = self.values[:rank].sqrt()
-        return Factored(self.left[:, :rank] * root, root[:, None] * self.right[:rank])
-
-
 def whole(delta: Tensor, kronecker: KroneckerProduct | None = None) -> Factored:
     """A matrix [out, in] as it is: its factor on the smaller side is the identity."""
     matrix = delta.to(EXACT)
@@ -94,6 +82,12 @@ def whole(delta: Tensor, kronecker: KroneckerProduct | None = None) -> Factored:
     if inputs <= out:
         return Factored(matrix, torch.eye(inputs, dtype=EXACT), matrix, kronecker)
     return Factored(torch.eye(out, dtype=EXACT), matrix, matrix, kronecker)
+
+
+def nearest(spectrum: Spectrum, rank: int) -> Factored:
+    """The nearest delta of a rank (Eckart and Young 1936), each factor with the root of the values."""
+    root = spectrum.values[:rank].sqrt()
+    return Factored(spectrum.left[:, :rank] * root, root[:, None] * spectrum.right[:rank])
 
 
 def dot(one: Factored, other: Factored) -> float:
@@ -159,3 +153,15 @@ def _significant(left: Tensor, values: Tensor, right: Tensor, shape: tuple[int, 
 def _floor(values: Tensor, shape: tuple[int, int]) -> float:
     """The largest singular value that rounding alone could have made."""
     return torch.finfo(values.dtype).eps * max(shape) * (float(values[0]) if values.numel() else 0.0)
+
+
+def norm_of(delta: Factored | Tensor) -> float:
+    """|D|."""
+    return delta.norm() if isinstance(delta, Factored) else math.sqrt(float(delta.double().square().sum()))
+
+
+def distance(one: Factored, other: Factored | Tensor) -> float:
+    """|D1 - D2|; by dot products, to about 1e-8 of the norms, or by subtraction from a matrix."""
+    if isinstance(other, Tensor):
+        return math.sqrt(float((one.dense().to(other.dtype) - other).double().square().sum()))
+    return math.sqrt(max(dot(one, one) - 2 * dot(one, other) + dot(other, other), 0.0))

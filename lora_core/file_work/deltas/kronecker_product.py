@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .factored import Spectrum
+from .spectrum import Spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +17,8 @@ class KroneckerProduct:
     Source: Van Loan 2000, The ubiquitous Kronecker product, sec. 2.
     """
 
-    first: "Spectrum"  # of [a, c]
-    second: "Spectrum"  # of [b, d]
+    first: Spectrum  # of [a, c]
+    second: Spectrum  # of [b, d]
     factor: float = 1.0  # the whole is multiplied with it
 
     def times(self, factor: float) -> "KroneckerProduct":

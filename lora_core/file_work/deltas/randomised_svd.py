@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .decompositions import norm, qr, svd
-from .factored import Spectrum
 from .rank_limits import RankLimits
+from .spectrum import Spectrum
 
 EXTRA = 1.5  # columns of the sketch for each rank that is wanted; measured: at most 0.3 % above the least error
 EXTRA_AT_LEAST = 16  # columns beyond the rank

@@ -15,7 +15,8 @@ from ...adapters.magnitude import EITHER, PER_OUTPUT
 from ...adapters.scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS, ScaleRules, json_object
 from ...errors import NoLayerReached, NotConvertible
 from ...files.lora_file import LoraFile, Reader
-from ...loading.loaded_lora import family_of_header, rules_of
+from ...files.own_metadata import ALPHA_MARK, CONFIG_MARK, STALE
+from ...loading.file_family import family_of_header, rules_of
 from ...loading.model_of_files import model_of
 from ...loading.refusals import refuse_foreign
 from ...names.key_dialects.spelling import SPELLINGS, Spelling
@@ -23,13 +24,10 @@ from ...names.key_map import LayerKeys, bare_name, map_keys
 from ...names.key_report import KeyNote
 from ...names.name_table import NameTable, Place
 from ...names.target_layer import ModelLayout, TargetLayer
+from .adapter_writer import write_adapter
+from .peft_config import configs_as_metadata
 from .row_pieces import Piece, split, swap_halves
-from .spelled_layers import NO_ALPHA, Spelled, configs_as_metadata, spell, write_adapter
-
-CONFIG_MARK = "lora_loom.adapter_config"  # the adapter_config.json that a file had beside it
-# How alpha was stored before it went into a configuration: {"most": dtype, "others": {layer: dtype}}, or NO_ALPHA.
-ALPHA_MARK = "lora_loom.alpha"
-STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")  # hashes of the tensors as they were
+from .spelled_layers import NO_ALPHA, Spelled, spell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ...errors import NotMergeable
 from ...files.lora_file import LoraFile
+from ...files.own_metadata import STALE
 from ...names.target_layer import ModelLayout
-from .conversion import STALE, convert
-from .new_adapter import norm_of
+from ..deltas.factored import norm_of
+from .conversion import convert
 
 TRIGGER_PHRASE = "modelspec.trigger_phrase"
 

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 import torch
-from lora_pack.lora_core.adapters import BUILDERS, AdapterParts, BadAdapter, Builder, WholeFile, build_layer
+from lora_pack.lora_core.adapters import AdapterParts, BadAdapter, Builder, WholeFile
+from lora_pack.lora_core.adapters.building import BUILDERS, build_layer
 from torch import Tensor, nn
 
 from .reference_layers import TorchLayer

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 from lora_pack.lora_core import ModelLayout, NameTable, list_targets, load_lora, open_lora
-from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
+from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, merge_files
+from lora_pack.lora_core.file_work.sources import Source
 from lora_pack.lora_core.file_work.writing.new_adapter import NewAdapter
 from torch import Tensor
 

@@ -8,10 +8,11 @@ import torch
 from lora_pack.lora_core import list_targets, open_lora
 from lora_pack.lora_core.errors import BadSetting, DifferentFamilies, FileNotWritten, NotMergeable
 from lora_pack.lora_core.file_work.baking import Baking
+from lora_pack.lora_core.file_work.deltas.factored import nearest
 from lora_pack.lora_core.file_work.deltas.randomised_svd import leading_spectrum
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 from lora_pack.lora_core.file_work.extraction import extract
-from lora_pack.lora_core.file_work.merging.merge_files import Source
+from lora_pack.lora_core.file_work.sources import Source
 from lora_pack.lora_core.loading.checkpoint import Checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -95,7 +96,7 @@ def test_a_sketch_is_hardly_worse_than_the_best_and_its_certificate_is_exact(lim
     best = limits.keep(values, shape)
     assert not found.is_whole
     assert best <= rank <= best + 1
-    kept = found.spectrum.first(rank)
+    kept = nearest(found.spectrum, rank)
     error = (matrix - kept.up @ kept.down).double().norm()
     told = (found.missing + found.spectrum.values[rank:].double().square().sum()).sqrt()
     assert abs(error - told) < 1e-5

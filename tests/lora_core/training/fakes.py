@@ -92,7 +92,7 @@ class FakeDenoiser:
         return x.float() * (float("nan") if self.forwards == self.poison_at else 1.0)
 
     @contextmanager
-    def checkpointed(self) -> Iterator[None]:
+    def recomputing(self) -> Iterator[None]:
         blocks: Any = self.model.diffusion_model.blocks
         for block in blocks:
             block.recomputes = True
@@ -171,22 +171,22 @@ def pictures(*shapes: tuple[int, int], repeats: int = 1, keep: bool = False) -> 
 def trainer_of(
     denoiser: FakeDenoiser | None = None,
     samples: Sequence[TrainSample] | None = None,
-    checkpoint: Path | None = None,
+    state: Path | None = None,
     text: FakeTextEncoder | None = None,
     **settings: Any,
 ) -> Trainer:
     data = pictures((4, 4), (4, 4), (4, 6)) if samples is None else samples
     chosen = TrainSettings(**{**SETTINGS, **settings})
     model = denoiser or FakeDenoiser(text=text)
-    return Trainer(model, data, chosen, checkpoint=checkpoint, empty=None if text else torch.zeros(WIDTH), text=text)
+    return Trainer(model, data, chosen, state=state, empty=None if text else torch.zeros(WIDTH), text=text)
 
 
 def factors(trainer: Trainer) -> Tensor:
-    return trainer.checkpoint().factors
+    return trainer.state().factors
 
 
 def moments(trainer: Trainer) -> dict[str, Tensor]:
-    return dict(trainer.checkpoint().optimiser)
+    return dict(trainer.state().optimiser)
 
 
 def files(trainer: Trainer, folder: Path, name: str) -> bytes:
@@ -198,7 +198,7 @@ def files(trainer: Trainer, folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
 
 
-def long_trainer(checkpoint: Path | None, kind: str) -> Trainer:
+def long_trainer(state: Path | None, kind: str) -> Trainer:
     """What killed_run.py trains; kind: "model", or "model and text"."""
     text = FakeTextEncoder() if kind == "model and text" else None
-    return trainer_of(checkpoint=checkpoint, text=text, steps=150, batch=2, save_every=3, validate_every=100)
+    return trainer_of(state=state, text=text, steps=150, batch=2, save_every=3, validate_every=100)

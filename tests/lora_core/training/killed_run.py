@@ -1,4 +1,4 @@
-"""A training in a process of its own, that says each step and can be killed. Arguments: checkpoint file, kind."""
+"""A training in a process of its own, that says each step and can be killed. Arguments: file of the state, kind."""
 
 import sys
 from pathlib import Path

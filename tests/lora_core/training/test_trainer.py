@@ -108,7 +108,7 @@ def test_the_validation_asks_the_same_whatever_the_batch() -> None:
     whole, singly = trainer_of(batch=4, steps=1), trainer_of(batch=1, steps=1)
     for trainer in (whole, singly):
         _until(trainer, 0)
-    torch.testing.assert_close(whole.checkpoint().errors_at_start, singly.checkpoint().errors_at_start)
+    torch.testing.assert_close(whole.state().errors_at_start, singly.state().errors_at_start)
 
 
 def test_recomputing_activations_changes_no_number() -> None:
@@ -157,24 +157,24 @@ def test_a_gradient_that_is_no_number_is_never_stepped_along() -> None:
 def test_an_overflow_in_half_precision_halves_the_scale_and_loses_no_step(tmp_path: Path) -> None:
     denoiser = FakeDenoiser(dtype=torch.float16)
     calm, trainer = trainer_of(FakeDenoiser(dtype=torch.float16), clip=0), trainer_of(denoiser, clip=0)
-    assert calm.checkpoint().loss_scale == trainer.checkpoint().loss_scale == START == 2.0**14
+    assert calm.state().loss_scale == trainer.state().loss_scale == START == 2.0**14
     list(calm.run())
-    assert calm.checkpoint().loss_scale == START
+    assert calm.state().loss_scale == START
     denoiser.loudness = 256.0
     list(trainer.run())
-    fallen = trainer.checkpoint().loss_scale
+    fallen = trainer.state().loss_scale
     assert trainer.step == SETTINGS["steps"] and 1.0 <= fallen < START
     assert bool(factors(trainer).isfinite().all())
-    trainer.checkpoint_path = tmp_path / "state.safetensors"
+    trainer.state_path = tmp_path / "state.safetensors"
     trainer.save()
-    resumed = trainer_of(FakeDenoiser(dtype=torch.float16), checkpoint=trainer.checkpoint_path, clip=0)
+    resumed = trainer_of(FakeDenoiser(dtype=torch.float16), state=trainer.state_path, clip=0)
     list(resumed.run())
-    assert resumed.checkpoint().loss_scale == fallen
+    assert resumed.state().loss_scale == fallen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_precisions_have_no_scale(dtype: torch.dtype) -> None:
-    assert trainer_of(FakeDenoiser(dtype=dtype)).checkpoint().loss_scale == 1.0
+    assert trainer_of(FakeDenoiser(dtype=dtype)).state().loss_scale == 1.0
 
 
 def test_half_precision_trains_as_float32_does() -> None:

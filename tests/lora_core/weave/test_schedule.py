@@ -9,7 +9,8 @@ from lora_pack.lora_core.adapters import FullDelta, LowRank
 from lora_pack.lora_core.adapters.magnitude import Magnitude
 from lora_pack.lora_core.errors import BadSchedule, LoraError, NotPerImage
 from lora_pack.lora_core.weave import PlannedLora, Schedule, parse_schedule, strengths_at
-from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_move_beside, can_stand_beside
+from lora_pack.lora_core.weave.strand import Strand, can_move_beside, can_stand_beside
+from lora_pack.lora_core.weave.woven_layer import WovenLayer
 from torch import Tensor, nn
 
 OUT, IN = 12, 8

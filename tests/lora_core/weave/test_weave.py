@@ -11,7 +11,8 @@ from lora_pack.lora_core.loading.loaded_lora import PlacedAdapter
 from lora_pack.lora_core.names.name_table import Place
 from lora_pack.lora_core.weave.injection import FORWARD, Injection
 from lora_pack.lora_core.weave.policy import LayerCost, decide
-from lora_pack.lora_core.weave.woven_layer import Strand, WovenLayer, can_act_beside, can_stand_beside, strand
+from lora_pack.lora_core.weave.strand import Strand, can_act_beside, can_stand_beside, strand
+from lora_pack.lora_core.weave.woven_layer import WovenLayer
 from torch import Tensor, nn
 
 OUT, IN = 12, 8

@@ -7,7 +7,7 @@ from typing import Any
 import comfy.model_management as management
 import pytest
 import torch
-from lora_pack.lora_core.weave import BRANCH
+from lora_pack.lora_core.weave import BRANCH, WovenLayer
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from torch import Tensor
 
@@ -28,7 +28,7 @@ def run(run: Step) -> Step:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    management.current_loaded_models.clear()  # also what a failed test before this one left in a state to crash on
+    management.unload_all_models()
     yield
     management.unload_all_models()
 
@@ -127,10 +127,13 @@ def test_a_model_that_is_gone_takes_nothing_from_under_the_hosts_loop(
 def test_matrices_and_files_of_dropped_plans_are_let_go_when_the_host_unloads(
     model: Any, run: Step, style: str, other: str
 ) -> None:
-    from lora_pack.lora_core.weave import WovenLayer
-
+    found_before = {id(layer) for layer in _woven_layers()}
     run(_apply(model, style))
     run(_apply(model, other))
     management.unload_all_models()
     gc.collect()
-    assert [thing for thing in gc.get_objects() if type(thing) is WovenLayer] == []
+    assert [layer for layer in _woven_layers() if id(layer) not in found_before] == []
+
+
+def _woven_layers() -> list[WovenLayer]:
+    return [thing for thing in gc.get_objects() if type(thing) is WovenLayer]

@@ -300,7 +300,7 @@ def test_weights_of_inference_mode_train_as_others_do_and_are_put_back(
                     raise InterruptedError
         _assert_same(inference_clip.cond_stage_model, before)
     assert inside.losses == plain.losses
-    assert torch.equal(inside.checkpoint().factors, plain.checkpoint().factors)
+    assert torch.equal(inside.state().factors, plain.state().factors)
 
 
 def test_models_that_the_host_moves_for_a_preview_train_on_and_are_whole_after(

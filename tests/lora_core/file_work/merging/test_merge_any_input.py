@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lora_pack.lora_core import LoraError, open_lora
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
-from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, Source, merge_files
+from lora_pack.lora_core.file_work.merging.merge_files import MergeOrder, merge_files
 from lora_pack.lora_core.file_work.merging.methods import METHODS
+from lora_pack.lora_core.file_work.sources import Source
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from lora_pack.lora_core import open_lora
-from lora_pack.lora_core.file_work.deltas.factored import Factored, concat, dot
+from lora_pack.lora_core.file_work.deltas.factored import Factored, concat, dot, nearest
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 from lora_pack.lora_core.file_work.merging import elementwise, linear, spectral
 from lora_pack.lora_core.file_work.merging.core_space import core_space
 from lora_pack.lora_core.file_work.merging.layer_deltas import Settings, Sources
-from lora_pack.lora_core.file_work.merging.merge_files import Source
 from lora_pack.lora_core.file_work.merging.methods import METHODS
 from lora_pack.lora_core.file_work.resizing import resize
 from lora_pack.lora_core.file_work.similarity import similarity
+from lora_pack.lora_core.file_work.sources import Source
 from torch import Tensor
 
 from ...adapter_files import write_adapter
@@ -68,7 +68,7 @@ def test_a_spectrum_is_the_dense_one_whatever_the_rank(rank: int) -> None:
     count = min(rank, IN)
     assert spectrum.values.shape == (count,)
     assert torch.allclose(spectrum.values, s[:count], rtol=1e-10)
-    assert near(spectrum.first(2), (u[:, :2] * s[:2]) @ v[:2])
+    assert near(nearest(spectrum, 2), (u[:, :2] * s[:2]) @ v[:2])
     assert math.isclose(delta.norm(), float(delta.dense().norm()), rel_tol=1e-12)
 
 

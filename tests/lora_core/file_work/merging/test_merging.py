@@ -11,8 +11,9 @@ from lora_pack.lora_core import list_targets, open_lora
 from lora_pack.lora_core.errors import BadSetting, DifferentFamilies, FileNotWritten, NotMergeable
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 from lora_pack.lora_core.file_work.merging.layer_deltas import Settings
-from lora_pack.lora_core.file_work.merging.merge_files import LayerStrengths, MergeOrder, Source, merge_files
+from lora_pack.lora_core.file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_files
 from lora_pack.lora_core.file_work.merging.methods import METHODS
+from lora_pack.lora_core.file_work.sources import Source
 from safetensors.torch import load_file
 
 from ...adapter_files import write_adapter
