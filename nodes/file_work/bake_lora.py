@@ -13,8 +13,8 @@ from ..host_files.checkpoint_files import (
     checkpoint_input,
     identify_checkpoint,
     open_checkpoint,
-    output_path,
 )
+from ..host_files.new_files import check_target, output_path
 from ..sockets.socket_types import CATEGORY, report_output_of
 from .source_inputs import given_sources, short_names, source_inputs
 
@@ -78,10 +78,10 @@ class BakeLora(io.ComfyNode):
     ) -> io.NodeOutput:
         """Bake; LoraError or an interruption leaves no file, and what was there as it was."""
         sources = given_sources(lora_stack, slots)
+        name = filename or f"{Path(checkpoint).stem}+{short_names(sources)}"
+        out = output_path(name, checkpoint.partition("/")[0], overwrite=overwrite)
+        check_target(out.name, out.parent)
         baking = Baking(open_checkpoint(checkpoint), sources)
-        out = output_path(
-            filename or f"{Path(checkpoint).stem}+{short_names(sources)}", checkpoint, overwrite=overwrite
-        )
         baked = baking.write(out, replace=overwrite, progress=HostProgress())
         if check:
             baked = baking.check(Checkpoint.open(out), HostProgress())

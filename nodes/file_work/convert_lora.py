@@ -9,7 +9,8 @@ from ...lora_core import open_lora
 from ...lora_core.file_work.writing.conversion import convert
 from ...lora_core.names.key_dialects.spelling import SPELLINGS
 from ..comfy_bridge import model_names
-from ..host_files.lora_folders import check_new_name, find_lora, listed_name, new_lora_path
+from ..host_files.lora_folders import find_lora, listed_name
+from ..host_files.new_files import check_target, new_lora_path
 from ..sockets.lora_file_node import LoraFileNode
 from ..sockets.socket_types import CATEGORY, lora_file_input
 
@@ -60,7 +61,7 @@ class ConvertLora(LoraFileNode):
     def execute(cls, lora_name: str, to: str, filename: str = "", model: Any = None, clip: Any = None) -> io.NodeOutput:
         """Convert and write; LoraError, and no new file, when some layers can't be said in the dialect."""
         name = filename or f"{Path(lora_name).with_suffix('')}_{to}"
-        check_new_name(name)
+        check_target(name)
         path = find_lora(lora_name)
         layout = None if model is None else model_names(model, clip).layout
         converted = convert(open_lora(path), to, layout)

@@ -10,7 +10,8 @@ from ...lora_core.file_work.writing.adapter_writer import check_out, write_adapt
 from ...lora_core.file_work.writing.saving import TRIGGER_PHRASE, ready_to_save
 from ...lora_core.files.dtypes import DTYPES
 from ...lora_core.names.key_dialects.spelling import SPELLINGS
-from ..host_files.lora_folders import check_new_name, listed_name, new_lora_path
+from ..host_files.lora_folders import listed_name
+from ..host_files.new_files import check_target, new_lora_path
 from ..sockets.socket_types import CATEGORY, Lora, report_output_of
 from .limit_inputs import AS_IT_IS, dtype_input
 from .source_inputs import given_model, model_inputs
@@ -82,7 +83,7 @@ class SaveLora(io.ComfyNode):
         """Write; LoraError, and no new file, where the dialect or the dtype can't hold the LoRA."""
         if not filename.strip():
             raise BadSetting("filename is empty: give the new file a name")
-        check_new_name(filename)
+        check_target(filename)
         dialect = None if to == AS_IT_IS else to
         ready = ready_to_save(
             lora,

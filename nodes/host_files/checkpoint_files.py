@@ -1,6 +1,5 @@
 """Finds checkpoints and diffusion models by name in the host's folders, and names new ones in its output folder."""
 
-import itertools
 from pathlib import Path
 
 import folder_paths
@@ -9,7 +8,6 @@ from comfy_api.latest import io
 from ...lora_core import FileMissing, LoraError
 from ...lora_core.files.lora_file import identify
 from ...lora_core.loading.checkpoint import Checkpoint
-from .lora_folders import check_new_name
 
 KINDS = ("checkpoints", "diffusion_models")  # folders of the host; a name here begins with one of them
 
@@ -54,17 +52,3 @@ def check_checkpoint(name: str | None) -> bool | str:
 def identify_checkpoint(name: str | None) -> str:
     """What changes when the file does."""
     return "" if name is None else str(identify(find_checkpoint(name)))
-
-
-def output_path(name: str, like: str, *, overwrite: bool) -> Path:
-    """Where a new checkpoint goes: the host's output folder for files of the kind of `like`, which its loaders list.
-
-    With a number behind the name where that is taken, but for `overwrite`. Raises FileNotWritten for a bad name.
-    """
-    check_new_name(name)
-    folder = Path(folder_paths.get_output_directory()) / like.partition("/")[0]
-    stem = name.replace("\\", "/").removesuffix(".safetensors")
-    candidates = (folder / f"{stem}{f'_{number}' if number > 1 else ''}.safetensors" for number in itertools.count(1))
-    path = next(path for path in candidates if overwrite or not path.exists())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -1,17 +1,14 @@
 """Finds adapter files by name in the host's loras folders, and nowhere else."""
 
 import difflib
-import itertools
 from pathlib import Path, PurePosixPath
 
 import folder_paths
 
 from ...lora_core import FileMissing
-from ...lora_core.errors import FileNotWritten
 from ...lora_core.files.lora_file import FileIdentity, identify
 
 FOLDER = "loras"
-PEFT_FILE = "adapter_model.safetensors"  # beside its configuration, which PEFT looks for there
 NONE_ENTRIES = frozenset({"", "None", "none"})  # what other packs write into an empty row
 
 
@@ -26,7 +23,7 @@ def find_lora(name: str) -> Path:
     Raises FileMissing for a name that is in no loras folder, with the most similar names.
     """
     wanted = name.replace("\\", "/")
-    _refuse_outside(name, wanted)
+    refuse_outside(name, wanted)
     by_name = {listed.replace("\\", "/"): listed for listed in lora_names()}
     listed = by_name.get(wanted) or by_name.get(f"{wanted}.safetensors") or _by_stem(wanted, by_name)
     path = folder_paths.get_full_path(FOLDER, listed if listed is not None else wanted)
@@ -42,45 +39,9 @@ def identify_lora(name: str) -> FileIdentity:
     return identify(find_lora(name))
 
 
-def check_new_name(name: str) -> None:
-    """Raises FileNotWritten for a name that would leave the loras folders, or that no file can have."""
-    try:
-        _refuse_outside(name, name.replace("\\", "/"))
-    except FileMissing as error:
-        raise FileNotWritten(name, error.reason, error.advice) from None
-    if any(character in name for character in '<>:"|?*') or name.endswith(("/", "\\")):
-        raise FileNotWritten(name[:80], "a file can't have this name", 'Leave out these characters: < > : " | ? *')
-
-
 def first_folder() -> Path:
     """The loras folder that new files go to."""
     return Path(folder_paths.get_folder_paths(FOLDER)[0])
-
-
-def free_path(name: str, ending: str) -> Path:
-    """Where a new file of this name goes: the first loras folder, with a number behind the name if that is taken.
-
-    Raises FileNotWritten, see check_new_name.
-    """
-    check_new_name(name)
-    folder = first_folder()
-    stem = name.replace("\\", "/").removesuffix(ending or "/")
-    candidates = (folder / f"{stem}{f'_{number}' if number > 1 else ''}{ending}" for number in itertools.count(1))
-    free = next(path for path in candidates if not path.exists())
-    free.parent.mkdir(parents=True, exist_ok=True)
-    return free
-
-
-def new_lora_path(name: str, dialect: str | None) -> Path:
-    """Where a new adapter file of this name goes; in a dialect with a configuration beside it, in a folder of its own.
-
-    Raises FileNotWritten, see check_new_name.
-    """
-    if dialect != "peft":
-        return free_path(name, ".safetensors")
-    folder = free_path(name, "")
-    folder.mkdir(parents=True)
-    return folder / PEFT_FILE
 
 
 def listed_name(path: Path) -> str:
@@ -91,7 +52,8 @@ def listed_name(path: Path) -> str:
     return path.name
 
 
-def _refuse_outside(name: str, wanted: str) -> None:
+def refuse_outside(name: str, wanted: str) -> None:
+    """Raise FileMissing for a name, `wanted` with slashes, that leads out of the loras folders."""
     path = PurePosixPath(wanted)
     if path.is_absolute() or ".." in path.parts or ":" in wanted.split("/")[0] or "\0" in wanted:
         raise FileMissing(name, "only files in the loras folders can be used", "Give a name relative to them.")

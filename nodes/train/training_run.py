@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...lora_core.errors import TrainingFailed, listed
+from ...lora_core import open_lora
+from ...lora_core.errors import FileError, TrainingFailed, listed
 from ...lora_core.files.lora_file import LoraFile
 from ...lora_core.files.safetensors_writer import write_safetensors
 from ...lora_core.training import StepReport, Trainer, TrainSettings
@@ -31,14 +32,17 @@ from ..comfy_bridge import (
     sample,
     step_bar,
 )
-from ..host_files.lora_folders import check_new_name, free_path, listed_name
-from ..page.training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, TrainingView, thinned
+from ..host_files.lora_folders import listed_name
+from ..host_files.new_files import check_target, free_path
+from ..page.training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, thinned
 from .training_files import STATE_FOLDER, delete_old_states, finished_file, flat, state_path
+from .training_report import lines_of, lines_of_finished
 
 EMPTY_PROMPTS = 12  # prompts to keep for which the empty one is kept once
 KEEP_SEED = 77
 THUMBNAIL, THUMBNAIL_SIDE = "modelspec.thumbnail", 256  # pixels, at most
 EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change
+NOT_WRITTEN = "the LORA output holds what was trained, and the state stays: make room and queue again to write it"
 SECONDS_OF = 20  # steps whose time tells the time left
 
 
@@ -71,7 +75,7 @@ class TrainingRun:
 
     def __init__(self, node: str, model: Any, clip: Any, data: TrainingSet, order: TrainOrder) -> None:
         order.settings.check()
-        check_new_name(order.name)
+        check_target(order.name)
         self._model, self._clip, self._data, self._order = model, clip, data, order
         self._text = None if clip is None else HostTextEncoder(clip, model)
         self._view = BOARD.begin(node, order.settings.steps)
@@ -93,14 +97,24 @@ class TrainingRun:
         except BaseException:
             self._end(FAILED)
             raise
-        if ended == CANCELLED:
-            trainer.save()
-        elif trainer.state_path is not None:
-            trainer.state_path.unlink(missing_ok=True)
-        if self._order.writes or ended == CANCELLED:
-            self._view.file = self._write(trainer, trainer.step if ended == CANCELLED else None)
+        self._keep(trainer, ended)
         self._end(ended)
         return self._trained(trainer, ended)
+
+    def _keep(self, trainer: Trainer, ended: str) -> None:
+        """Write the file, and only then let go of the state; what can't be written is told, and the state stays."""
+        reasons: list[str] = []
+        if ended == CANCELLED:
+            reasons += _tried(trainer.save)
+        if self._order.writes or ended == CANCELLED:
+            failed = _tried(lambda: self._write(trainer, trainer.step if ended == CANCELLED else None))
+            if failed and ended != CANCELLED:
+                failed += _tried(trainer.save)
+            reasons += failed
+        if reasons:
+            self._view.notes = [*self._view.notes, f"not written: {'; '.join(reasons)}", NOT_WRITTEN]
+        elif ended != CANCELLED and trainer.state_path is not None:
+            trainer.state_path.unlink(missing_ok=True)
 
     def _trainer(self) -> Trainer:
         denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
@@ -135,7 +149,7 @@ class TrainingRun:
         view.losses, view.validation = list(curves.losses), list(curves.validation)
         view.notes = [*self._data.notes, *trainer.notes]
         self._end(DONE)
-        report = "\n".join(_lines_of_finished(view))
+        report = "\n".join(lines_of_finished(view))
         return Trained(lora=file, losses=curves.losses, validation=curves.validation, previews=[], report=report)
 
     def _kept_as_is(self) -> list[TrainSample]:
@@ -169,10 +183,12 @@ class TrainingRun:
         try:
             return self._train(trainer)
         except TrainingFailed as error:
-            if not error.step:
+            step = error.step
+            if not step:
                 raise
-            kept = self._write(trainer, error.step)
-            raise TrainingFailed(error.step, error.reason, f"{error.advice} Kept as {kept}.") from None
+            failed = _tried(lambda: self._write(trainer, step))
+            kept = f"It could not be kept: {'; '.join(failed)}." if failed else f"Kept as {self._view.file}."
+            raise TrainingFailed(error.step, error.reason, f"{error.advice} {kept}") from None
 
     def _train(self, trainer: Trainer) -> str:
         """Run to the end, or to where a person ends it: how it ended."""
@@ -232,8 +248,8 @@ class TrainingRun:
         self._view.previews.append({"step": step, "filename": name, "subfolder": STATE_FOLDER, "type": "temp"})
         return picture
 
-    def _write(self, trainer: Trainer, step: int | None) -> str:
-        """The adapter in the loras folder: its name there."""
+    def _write(self, trainer: Trainer, step: int | None) -> None:
+        """Put the adapter into the loras folder, and see that it is there. Raises FileError."""
         name = self._order.name if step is None else f"{self._order.name}_step{step}"
         lora = trainer.adapter(Path(name).name)
         path = free_path(name, ".safetensors")
@@ -242,7 +258,8 @@ class TrainingRun:
             losses = thinned(list(enumerate(trainer.losses, start=1)))
             metadata |= mark_of(self._key, lora.held, Curves(losses, trainer.history))
         write_safetensors(path, lora.held, metadata)
-        return listed_name(path)
+        open_lora(path)  # raises where what lies there is not what was written
+        self._view.file = listed_name(path)
 
     def _thumbnail(self) -> dict[str, str]:
         """The last preview in the file's metadata, where file managers look for it."""
@@ -263,32 +280,17 @@ class TrainingRun:
             losses=list(enumerate(trainer.losses, start=1)),
             validation=list(trainer.history),
             previews=self._previews,
-            report="\n".join(_lines(self._view, trainer, ended)),
+            report="\n".join(lines_of(self._view, trainer, ended)),
         )
 
 
-def _lines(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
-    settings = trainer.settings
-    yield f"{ended}: step {trainer.step} of {settings.steps}, rank {settings.rank}, learning rate {settings.rate:g}."
-    yield f"Trained: {trainer.trained_layers()}."
-    if trainer.history:
-        step, best = min(trainer.history, key=lambda entry: entry[1])
-        yield f"Validation: {trainer.history[-1][1]:.1%} of the error at the start; best {best:.1%} at step {step}."
-        if len(trainer.history) > 1 and best >= 1.0:
-            yield "Warning: the validation never got better than at the start; the LoRA may be of no use."
-    if view.file:
-        yield f"Written as {view.file}."
-    if ended == CANCELLED:
-        yield "Queue again to go on from here."
-    yield from (f"Note: {note}." for note in view.notes)
-
-
-def _lines_of_finished(view: TrainingView) -> Iterator[str]:
-    yield f"done before: {view.file} is the result of this very training, so nothing was trained."
-    if view.validation:
-        yield f"Validation: {view.validation[-1][1]:.1%} of the error at the start."
-    yield "To train anew all the same, move or delete the file, or choose another seed."
-    yield from (f"Note: {note}." for note in view.notes)
+def _tried(write: Callable[[], object]) -> list[str]:
+    """Why a file could not be written; empty if it was."""
+    try:
+        write()
+    except (FileError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _image(pictures: Tensor) -> Image.Image:
