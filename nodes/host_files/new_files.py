@@ -24,10 +24,16 @@ def check_new_name(name: str) -> None:
     try:
         refuse_outside(name, slashed)
     except FileMissing as error:
-        raise FileNotWritten(name[:SHOWN], error.reason, error.advice) from None
+        raise FileNotWritten(_shown(name), error.reason, error.advice) from None
     advice = _why_not(slashed)
     if advice:
-        raise FileNotWritten(name[:SHOWN], "a file can't have this name", advice)
+        raise FileNotWritten(_shown(name), "a file can't have this name", advice)
+
+
+def _shown(name: str) -> str:
+    """A name for an error of one line: its beginning, with what can't be seen as escapes."""
+    seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return seen[:SHOWN]
 
 
 def _why_not(name: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from comfy.sd import load_lora_for_models
 from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
 from lora_pack.lora_core import open_lora
-from lora_pack.lora_core.errors import BadSetting, BadTraining, LoraError, TrainingFailed
+from lora_pack.lora_core.errors import BadSetting, BadTraining, FileNotWritten, LoraError, TrainingFailed
 from lora_pack.lora_core.files.metadata import read_about
 from lora_pack.lora_core.training import Trainer
 from lora_pack.lora_core.training.dataset import TrainingSet
@@ -313,3 +313,52 @@ def test_a_set_without_pictures_is_told(train: Any, data: TrainingSet) -> None:
     empty = TrainingSet(samples=[], encode_text=data.encode_text, decode=data.decode)
     with pytest.raises(LoraError, match="there are no pictures to learn from"):
         train(dataset=empty)
+
+
+def _no_room(*_: Any, **__: Any) -> None:
+    raise FileNotWritten("trained.safetensors", "it could not be written (No space left on device)")
+
+
+def test_a_last_write_that_fails_hands_the_lora_on_and_keeps_the_state_for_the_next_run(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("whole")
+    with monkeypatch.context() as full:
+        full.setattr(training_run, "write_safetensors", _no_room)
+        lora, _, _, report = train()
+    assert "No space left" in report and "the state stays" in report and "Written as" not in report
+    assert len(list(folders[1].iterdir())) == 1 and not (folders[0] / "trained.safetensors").exists()
+    assert lora.held.keys() == load_file(folders[0] / "whole.safetensors").keys()
+    seen = [0]
+    monkeypatch.setattr(Trainer, "loss", lambda *_: seen.append(1))  # nothing is trained any more
+    train()
+    assert (folders[0] / "trained.safetensors").exists() and not list(folders[1].iterdir())
+    written, whole = load_file(folders[0] / "trained.safetensors"), load_file(folders[0] / "whole.safetensors")
+    assert all(torch.equal(written[key], whole[key]) for key in whole) and seen == [0]
+
+
+def test_a_disk_that_is_full_for_the_state_too_still_hands_the_lora_on(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "write_safetensors", _no_room)
+    monkeypatch.setattr(Trainer, "save", _no_room)
+    lora, _, _, report = train(settings={**OTHERS, "save_every": 0})
+    assert lora.held and report.count("No space left") == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b/../../../c", "sub/x", "n" * 250, "ü" * 120, "CON", "aux/x", "nul.safetensors", "name.", "name ", " name",
+        "two\nlines", "a\tb", "a:b", "-rf", "a//b", "right\u202eleft",
+    ],
+)  # fmt: skip
+def test_a_target_that_can_not_be_written_is_refused_before_the_first_step(
+    train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (folders[0] / "sub").write_bytes(b"a file")
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("a step was taken"))
+    with pytest.raises(LoraError) as refused:
+        train(name)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in folders[0].iterdir()] == ["sub"]
