@@ -53,5 +53,5 @@ def _unload(held: HeldWeave) -> None:
     loaded = comfy.model_management.current_loaded_models
     own = [entry for entry in loaded if entry.model is not None and entry.model.model is held.weave]
     for entry in own:
-        entry.model_unload()
+        entry.model_unload(unpatch_weights=False)  # not for lack of memory: nothing else is let go
     loaded[:] = [entry for entry in loaded if not any(entry is one for one in own)]

@@ -9,7 +9,10 @@ import pytest
 import torch
 from lora_pack.lora_core.weave import BRANCH, WovenLayer
 from lora_pack.nodes.apply.apply_lora import ApplyLora
+from lora_pack.nodes.comfy_bridge import WEAVE
 from torch import Tensor
+
+from .test_training import _copied
 
 Step = Callable[[Any], Tensor]
 CPU = torch.device("cpu")
@@ -110,8 +113,6 @@ def test_making_room_for_another_model_on_a_small_card_unloads_one_after_the_oth
 def test_a_model_that_is_gone_takes_nothing_from_under_the_hosts_loop(
     model: Any, run: Step, style: str, other: str
 ) -> None:
-    from .test_training import _copied
-
     copy = _copied(model)
     run(copy)
     patched = [_apply(copy, style), _apply(copy, other)]
@@ -133,6 +134,19 @@ def test_matrices_and_files_of_dropped_plans_are_let_go_when_the_host_unloads(
     management.unload_all_models()
     gc.collect()
     assert [layer for layer in _woven_layers() if id(layer) not in found_before] == []
+
+
+def test_a_weave_that_the_next_node_lets_go_of_takes_no_opened_file_along(
+    model: Any, run: Step, style: str, other: str
+) -> None:
+    copy = _copied(model)
+    run(_apply(copy, other))
+    del copy
+    gc.collect()
+    first = _apply(model, style)  # lets go of the weave of the model that is gone
+    second = _apply(model, style)
+    weaves = [patcher.get_additional_models_with_key(WEAVE)[0] for patcher in (first, second)]
+    assert weaves[0] is weaves[1]
 
 
 def _woven_layers() -> list[WovenLayer]:
