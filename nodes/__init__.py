@@ -8,6 +8,7 @@ from .apply import apply_lora, apply_stack, lora_stack, sweep_grid
 from .apply import block_strengths as block_strengths_node
 from .apply import strength_schedule as schedule_node
 from .apply import strength_sweep as sweep
+from .comfy_bridge import let_go_on_unload
 from .file_work import (
     bake_lora,
     convert_lora,
@@ -20,6 +21,7 @@ from .file_work import (
     save_lora,
     similarity,
 )
+from .host_files.loading import CACHE
 from .page.http_routes import add_routes
 from .page.training_routes import add_routes as add_training_routes
 from .train import pictures_of_folder as dataset_folder
@@ -60,4 +62,5 @@ class LoraLoomExtension(ComfyExtension):
         if host is not None and hasattr(host.PromptServer, "instance"):  # none where the nodes are used without a page
             add_routes(host.PromptServer.instance.routes)
         add_training_routes()
+        let_go_on_unload(CACHE.clear)
         return NODES

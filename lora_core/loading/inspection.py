@@ -47,7 +47,7 @@ def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport
     """Account for every key of a file without reading its matrices.
 
     Args:
-        file: from open_lora or open_key_list.
+        file: from open_lora or open_file_or_key_list.
         layout: the model to hold it against; None to check the names and completeness of the layers alone.
 
     Raises NotAnAdapter for a file of another kind.

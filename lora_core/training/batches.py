@@ -1,6 +1,6 @@
-"""Which pictures a step sees, at which noise levels and with which noise: a pure function of the seed and the step.
+"""Which pictures a step sees, at which noise levels and with which noise: all of it follows from seed and step.
 
-Nothing has to be kept to go on after a break but the number of steps done.
+`Batches` walks from step to step; to go on after a break, `skip` walks it over the steps that were done.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,11 +6,9 @@ from typing import Any
 from ...lora_core import KeyReport, LoraFile, StackError
 from ...lora_core.weave import AUTO
 from ...lora_core.weave.block_strengths import BlockStrengths, by_strength
-from ..comfy_bridge import FIXED, ON_UNLOAD, ModelNames, Moves, apply_to_clip, apply_to_model
+from ..comfy_bridge import FIXED, ModelNames, Moves, apply_to_clip, apply_to_model
 from ..host_files.loading import CACHE
 from ..sockets.socket_types import ERROR
-
-ON_UNLOAD.append(CACHE.clear)
 
 
 def apply_row(

@@ -9,11 +9,10 @@ from .previewing import PreviewOrder, is_cancelled, keeping_the_wish, raise_if_c
 from .text_training import HostTextEncoder
 from .training import HostDenoiser
 from .work_progress import HostProgress
-from .woven_models import ON_UNLOAD, WEAVE, forget_weaves
+from .woven_models import WEAVE, forget_weaves, let_go_on_unload
 
 __all__ = [
     "FIXED",
-    "ON_UNLOAD",
     "PLAN",
     "WEAVE",
     "Applied",
@@ -31,6 +30,7 @@ __all__ = [
     "forget_weaves",
     "is_cancelled",
     "keeping_the_wish",
+    "let_go_on_unload",
     "model_names",
     "parameter_of",
     "progress",

@@ -101,12 +101,18 @@ def _keep_matrices(model: torch.nn.Module, used: HeldWeave) -> None:
         woven.weave.drop()
 
 
-ON_UNLOAD: list[Callable[[], object]] = []  # what to let go of when the host unloads a model that LoRAs are applied to
+_ON_UNLOAD: list[Callable[[], object]] = []
+
+
+def let_go_on_unload(call: Callable[[], object]) -> None:
+    """Have this called when the host unloads a model that LoRAs are applied to; once, however often it is asked for."""
+    if call not in _ON_UNLOAD:
+        _ON_UNLOAD.append(call)
 
 
 def unloaded(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
     if unpatch_all:
-        for let_go in ON_UNLOAD:
+        for let_go in _ON_UNLOAD:
             let_go()
 
 

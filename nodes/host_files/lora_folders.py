@@ -9,7 +9,6 @@ from ...lora_core import FileMissing
 from ...lora_core.files.lora_file import FileIdentity, identify
 
 FOLDER = "loras"
-NONE_ENTRIES = frozenset({"", "None", "none"})  # what other packs write into an empty row
 
 
 def lora_names() -> list[str]:

@@ -118,9 +118,11 @@ def checkpoints(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(autouse=True)
 def empty_cache(host: Host) -> None:
-    """No adapter is remembered from another test."""
+    """No adapter is remembered from another test; what the pack does at its start is done."""
+    from lora_pack.nodes.comfy_bridge import let_go_on_unload
     from lora_pack.nodes.host_files.loading import CACHE
 
+    let_go_on_unload(CACHE.clear)
     CACHE.clear()
 
 

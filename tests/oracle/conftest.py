@@ -25,6 +25,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Numbers that are made in a test are float64, the trained ones among them."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def twins(host: object) -> "dict[str, TwinUNet]":
     """Family -> its pair of UNets."""

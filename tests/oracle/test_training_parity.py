@@ -16,7 +16,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from .adapters import ATTENTION
-from .tiny_unets import CONTEXT, POOLED, TIME_WIDTH, TwinUNet
+from .tiny_unets import CONTEXT, POOLED, TIME_WIDTH, TwinUNet, in_float64
 from .training_parity import (
     ALPHA,
     GRADIENT_TOLERANCE,
@@ -55,9 +55,12 @@ SETS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("float64")
+
+
 @pytest.fixture
 def twin(request: pytest.FixtureRequest, twins: Any) -> TwinUNet:
-    twin = twins[request.param]
+    twin = in_float64(twins[request.param])
     if request.param == "SDXL":  # the host's class embeds picture sizes in the full width
         twin.patcher.model.embedder = Timestep(TIME_WIDTH)
     return twin
@@ -83,15 +86,16 @@ class DiffusersUNet:
         total = torch.zeros(())
         for sample, sigma, own in zip(samples, sigmas, noise, strict=True):
             timestep = (table - sigma.double()).abs().argmin()
-            clean, root = sample.latent * scale, (1 + sigma**2).sqrt()
+            sigma = sigma.double()
+            clean, root = (sample.latent * scale).double(), (1 + sigma**2).sqrt()
             text, extra = sample.conditioning[0]
             height, width = sample.size
             added = {
-                "text_embeds": extra["pooled_output"],
-                "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),
+                "text_embeds": extra["pooled_output"].double(),
+                "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float64),
             }
             output = self.unet(
-                ((clean + sigma * own) / root)[None], timestep, text,
+                ((clean + sigma * own) / root)[None], timestep, text.double(),
                 added_cond_kwargs=added if self.twin.family == "SDXL" else None,
             ).sample[0]  # fmt: skip
             snr = sigma**-2

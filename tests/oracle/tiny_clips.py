@@ -1,8 +1,10 @@
 """Pairs of tiny CLIP text encoders with equal weights: of transformers, and inside a CLIP of the host."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import comfy.sd
 import torch
@@ -82,6 +84,27 @@ def twin_clip(family: str) -> TwinClip:
         if missing or unexpected:
             raise ValueError(f"the twins of {part} differ: missing {missing}, unexpected {unexpected}")
     return TwinClip(family=family, references=references, clip=clip)
+
+
+def in_float64(twin: TwinClip) -> TwinClip:
+    """Twins with the same numbers which compute in float64; the host's rounds what it says to float32, as ever."""
+    references = {name: copy.deepcopy(model).double() for name, model in twin.references.items()}
+    clip = copy.deepcopy(twin.clip)
+    model = clip.cond_stage_model.double()
+    for part in PARTS[twin.family].values():
+        transformer = getattr(model, part).transformer
+        transformer.forward = _InFloat64(transformer.forward)
+    return TwinClip(family=twin.family, references=references, clip=clip)
+
+
+class _InFloat64:
+    """A text encoder's forward on float64 embeddings, whatever the host asks for."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self._forward(*inputs, **{**options, "embeds": options["embeds"].double(), "dtype": torch.float64})
 
 
 def _reference(part: str, seed: int) -> TextEncoder:

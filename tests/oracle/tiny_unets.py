@@ -1,5 +1,6 @@
 """Pairs of tiny UNets with equal weights and full key structure: one of diffusers, one of the host."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,6 +146,16 @@ def twin_unet(family: str, context: int = CONTEXT, pooled: int = POOLED) -> Twin
     names = {name: to_host[name] for name in weights}
     patcher.model.diffusion_model.load_state_dict({names[name]: tensor for name, tensor in weights.items()})
     return TwinUNet(family=family, reference=reference, patcher=patcher, names=names, sample=_sample(context, pooled))
+
+
+def in_float64(twin: TwinUNet) -> TwinUNet:
+    """Twins of their own with the same numbers, which compute in float64."""
+    made = copy.deepcopy(twin)
+    made.reference.double()
+    inner = made.patcher.model.double()
+    inner.manual_cast_dtype = None
+    inner.diffusion_model.dtype = torch.float64  # in which the host hands latents and texts over
+    return made
 
 
 def randomise_(model: torch.nn.Module, rng: torch.Generator) -> None:

@@ -8,10 +8,15 @@ from torch import Tensor
 
 from ...adapters.base import Adapter, AdditiveAdapter
 from ...adapters.enlarged import Enlarged
-from ...adapters.full_delta import FullDelta
+from ...adapters.full_delta import FullDelta, Replacement
+from ...adapters.generalized import Generalized
 from ...adapters.hadamard import Hadamard
+from ...adapters.input_rotation import InputRotation, InputTurning
 from ...adapters.kronecker import Kronecker
 from ...adapters.low_rank import LowRank
+from ...adapters.magnitude import Magnitude
+from ...adapters.rescaling import Rescaling
+from ...adapters.rotation import Rotation, Turning
 from ...adapters.row_order import SomeRows, SwappedHalves
 from ...adapters.row_runs import RowRuns
 from ...adapters.shared_projection import SharedProjection
@@ -70,7 +75,7 @@ def why_no_delta(adapter: Adapter, *, has_weight: bool) -> str | None:
         case _ if has_weight:
             return None
         case _:
-            return f"{ALGORITHMS.get(type(adapter).__name__, type(adapter).__name__)} depends on the model's weight"
+            return f"{ALGORITHMS.get(type(adapter), type(adapter).__name__)} depends on the model's weight"
 
 
 def _turned_delta(adapter: Adapter) -> Tensor:
@@ -211,13 +216,13 @@ FACTORED: Mapping[type, Callable[[Any, WeightOf | None], Factored]] = {
     SomeRows: _some_rows,
     RowRuns: _runs,
 }
-ALGORITHMS: Mapping[str, str] = {  # class -> the name that people know
-    "Magnitude": "DoRA",
-    "Replacement": "a replaced weight",
-    "Generalized": "GLoRA",
-    "Rescaling": "IA3",
-    "Rotation": "OFT",
-    "Turning": "OFT",
-    "InputRotation": "OFT",
-    "InputTurning": "OFT",
+ALGORITHMS: Mapping[type, str] = {  # class -> the name that people know
+    Magnitude: "DoRA",
+    Replacement: "a replaced weight",
+    Generalized: "GLoRA",
+    Rescaling: "IA3",
+    Rotation: "OFT",
+    Turning: "OFT",
+    InputRotation: "OFT",
+    InputTurning: "OFT",
 }
