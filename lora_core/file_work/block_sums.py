@@ -1,18 +1,13 @@
 """Sums a file up per block of the model: keys that matched and that did not, and how large the change is."""
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..adapters import WEIGHT
 from ..loading.loaded_lora import LoadedLora, PlacedAdapter
+from ..names.block_names import OTHER, block_in_file, in_order
 from ..names.key_map import bare_name, parse_key
 from ..names.key_report import KeyReport
 from .deltas.adapter_to_factored import FACTORED, NeedsWeight, delta_of, factored
-
-# Up to the first number, and in a UNet also the block's inner number: down_blocks_1_attentions_0.
-BLOCK = re.compile(r"^(?P<block>[a-z_.]*?[._]\d+(?:[._](?:attentions|resnets|\d+)(?:[._]\d+)?(?=[._]|$))?)(?=[._]|$)")
-OTHER = "other layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +29,14 @@ class BlockNorm:
     unknown: int  # layers whose delta depends on the model's weight
 
 
-def block_of(layer: str) -> str:
-    """The block that a layer belongs to, as one word with underscores; OTHER for a layer without a number."""
-    found = BLOCK.match(layer)
-    return found["block"].replace(".", "_") if found else OTHER
-
-
 def count_blocks(report: KeyReport) -> list[BlockCount]:
     """The keys of each block, in natural order. Names are those of the file, without the prefix of the part."""
     counts: dict[str, list[int]] = {}
     keys = [(key, 0) for key in report.matched] + [(note.key, 1) for note in report.unmatched]
     for key, column in keys:
         parsed = parse_key(key)
-        counts.setdefault(block_of(bare_name(parsed.layer)) if parsed else OTHER, [0, 0])[column] += 1
-    return [BlockCount(block, *counts[block]) for block in _in_order(counts)]
+        counts.setdefault(block_in_file(bare_name(parsed.layer)) if parsed else OTHER, [0, 0])[column] += 1
+    return [BlockCount(block, *counts[block]) for block in in_order(counts)]
 
 
 def block_norms(lora: LoadedLora) -> list[BlockNorm]:
@@ -55,11 +44,11 @@ def block_norms(lora: LoadedLora) -> list[BlockNorm]:
     sums: dict[str, list[float]] = {}
     counts: dict[str, list[int]] = {}
     for placed in lora.adapters:
-        block = block_of(bare_name(placed.layer))
+        block = block_in_file(bare_name(placed.layer))
         norm = _norm(placed)
         counts.setdefault(block, [0, 0])[norm is None] += 1
         sums.setdefault(block, []).append((norm or 0.0) ** 2)
-    return [BlockNorm(block, sum(sums[block]) ** 0.5, *counts[block]) for block in _in_order(sums)]
+    return [BlockNorm(block, sum(sums[block]) ** 0.5, *counts[block]) for block in in_order(sums)]
 
 
 def _norm(placed: PlacedAdapter) -> float | None:
@@ -70,12 +59,3 @@ def _norm(placed: PlacedAdapter) -> float | None:
         return float(delta_of(placed.adapter).double().square().sum()) ** 0.5
     except NeedsWeight:
         return None
-
-
-def _in_order(blocks: Iterable[str]) -> list[str]:
-    """As a person counts: block 2 before block 10."""
-    return sorted(blocks, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in _parts(name)])
-
-
-def _parts(name: str) -> list[str]:
-    return re.findall(r"\d+|\D+", name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from .block_names import names_of
 from .key_dialects import PREFIXES, Dialect, Prefix
 from .key_dialects.dialect import CLIPS, DOTS, NOT_CLIP, TEXT_ENCODER_BY_NAME, UNDERSCORES
 from .nearest import NearestNames
@@ -32,7 +33,7 @@ class NameTable:
     """The names of all parts of one model. Tables are made when a name is first asked for in their spelling."""
 
     def __init__(self, layout: ModelLayout) -> None:
-        self._layout = layout
+        self.layout = layout
         self._parts = layout.parts
         targets: dict[str, dict[str, TargetLayer]] = {part: {} for part in sorted(self._parts)}
         for target in layout.targets.values():
@@ -77,7 +78,7 @@ class NameTable:
     def _encoder_paths(self) -> Mapping[str, str]:
         """Paths that begin with the text encoder's own name, and those of a language model without it."""
         paths: dict[str, str] = {}
-        for path, target in self._layout.targets.items():
+        for path, target in self.layout.targets.items():
             if target.part != UNET:
                 own = f"{target.part}.transformer.{target.inner}"  # as hosts call it, also where a checkpoint does not
                 paths[path] = paths[own] = path
@@ -93,6 +94,15 @@ class NameTable:
         if UNET in prefix.parts:
             return NO_MODEL
         return OTHER_CLIP if self._parts - {UNET} else NO_CLIP
+
+    @cached_property
+    def names_by_path(self) -> Mapping[str, frozenset[str]]:
+        """Path of a layer -> every name that it, or the block that it is in, is found by; see block_names."""
+        in_files = {path: list[str]() for path in self.layout.targets}
+        for names in self._names.values():
+            for path, name in names.by_path():
+                in_files[path].append(name)
+        return {path: frozenset(names_of(target, in_files[path])) for path, target in self.layout.targets.items()}
 
     @cached_property
     def nearest(self) -> NearestNames:
@@ -124,6 +134,11 @@ class PartNames:
                 return ()
             return self._places(rare.names[name]) if name in rare.names else None
         return () if name in common.twice else self._places(found)
+
+    def by_path(self) -> Iterator[tuple[str, str]]:
+        """(path of a layer, a name of it with dots) for every name."""
+        for name in (*self._known.values(), *self._rarely_known()):
+            yield self._own[name.inner].path, name.name
 
     def dotted(self) -> Iterable[str]:
         """Every name in common use, with dots."""

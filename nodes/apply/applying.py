@@ -37,7 +37,7 @@ def apply_row(
     report = loaded.report.require_any()
     if on_unmatched == ERROR:
         report.require_complete()
-    parts = [(loaded, 1.0)] if blocks is None else by_strength(loaded, blocks, names.layout)
+    parts = [(loaded, 1.0)] if blocks is None else by_strength(loaded, blocks, names.table)
     notes: list[str] = []
     for part, factor in parts:
         applied = apply_to_model(model, part, strengths[0] * factor, mode, moves)

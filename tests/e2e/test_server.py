@@ -2,8 +2,10 @@
 
 import io
 import itertools
+import re
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ NODES = (
 )
 CAPTION = "red star on white"
 SEED = 11
+SECONDS = 60.0  # that anything on a server may take
 ROUNDING = 2  # of 255; a batch is not computed in the same order as a picture alone
 ODD_NAME = "My LoRA-Loom (copy)"
 
@@ -193,6 +196,14 @@ def test_missing_file_is_refused_before_the_run(server: RunningServer) -> None:
     assert "zz_no_such_file.safetensors" in told(caught.value)
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Look again and again, as long as a graph may take."""
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
 def told(error: GraphRefused | GraphFailed) -> str:
     """What the person sees."""
     return error.message if isinstance(error, GraphFailed) else str(error)
@@ -213,7 +224,7 @@ def test_base_picture_is_the_same_after_sampling_was_interrupted(
     graph = fresh_graph(*map(full, loras))
     graph["sampler"]["inputs"]["steps"] = 10_000
     prompt_id = server.client.queue(graph)
-    time.sleep(2.0)  # seconds; it samples by then, and 10,000 steps take longer
+    wait_until(lambda: re.search(r"\b[1-9]\d*/10000\b", server.log_text()) is not None)  # the sampler counts steps
     server.client.interrupt()
     with pytest.raises(GraphFailed, match="interrupted"):
         server.client.wait(prompt_id, timeout=60.0)

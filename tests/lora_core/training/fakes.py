@@ -201,4 +201,4 @@ def files(trainer: Trainer, folder: Path, name: str) -> bytes:
 def long_trainer(state: Path | None, kind: str) -> Trainer:
     """What killed_run.py trains; kind: "model", or "model and text"."""
     text = FakeTextEncoder() if kind == "model and text" else None
-    return trainer_of(state=state, text=text, steps=150, batch=2, save_every=3, validate_every=100)
+    return trainer_of(state=state, text=text, steps=40, batch=2, save_every=3, validate_every=30)
