@@ -78,8 +78,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     layout = read_layout(options.model) if options.model else None
     converted = convert(open_lora(options.file), options.to, layout)
-    converted.write(options.out)
-    show(f"{options.out.name}: {converted.layers} layers, {len(converted.tensors)} tensors in {options.to}'s names.")
+    converted.content.write(options.out)
+    tensors = len(converted.content.tensors)
+    show(f"{options.out.name}: {converted.layers} layers, {tensors} tensors in {options.to}'s names.")
     for note in converted.notes:
         show(f"Note: {note}.")
     for dropped in converted.dropped:

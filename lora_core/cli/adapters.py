@@ -9,8 +9,8 @@ from ..file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_fi
 from ..file_work.merging.methods import METHODS
 from ..file_work.resizing import resize
 from ..file_work.similarity import similarity
-from ..file_work.writing.adapter_writer import check_out
 from ..file_work.writing.new_adapter import NewAdapter
+from ..file_work.writing.target_check import check_out
 from ..files.lora_file import open_lora
 from .given import (
     Commands,

@@ -8,7 +8,7 @@ import torch
 
 from ..file_work.baking import Baking
 from ..file_work.extraction import extract
-from ..file_work.writing.adapter_writer import check_out
+from ..file_work.writing.target_check import check_out
 from ..loading.checkpoint import Checkpoint
 from .adapters import finish
 from .given import Commands, add_limits, add_output, dtype_of, limits_of, source

@@ -15,12 +15,13 @@ from ..errors import NotMergeable
 from ..files.lora_file import Reader
 from ..files.own_metadata import HISTORY, STALE
 from ..files.safetensors_writer import write_streamed
+from ..files.stored_values import same_bits
 from ..loading.checkpoint import Checkpoint
+from ..names.target_layer import Rows
 from .deltas.factored import EXACT
 from .progress import Progress, no_progress
 from .sources import Source, check_strengths, load_sources
-from .writing.adapter_writer import check_out
-from .writing.row_pieces import Rows
+from .writing.target_check import check_out
 
 WEAK = 0.9  # gain below which the stored change is told to be weak
 SHOWN = 5
@@ -157,7 +158,7 @@ class Baking:
                 if key in self._changes:
                     before = self._checkpoint.value(reader, key)
                     changed.append(self._compare(key, before, self._after(key, before), baked.value(written, key)))
-                elif not _same(reader.tensor(key), written.tensor(key)):
+                elif not same_bits(reader.tensor(key), written.tensor(key)):
                     astray.append(f"'{key}' (it differs)")
         if astray:
             raise NotMergeable(f"{baked.name} is not what baking gives", astray)
@@ -211,9 +212,3 @@ def _rows(of_layer: Rows | None, of_tensor: Rows | None) -> Rows | None:
     if of_layer is None or of_tensor is None:
         return of_layer or of_tensor
     return of_tensor[0] + of_layer[0], of_tensor[0] + of_layer[1]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from ..errors import NotMergeable
 from ..names.block_names import block_of
 from ..names.target_layer import ModelLayout
-from .deltas.adapter_to_factored import NeedsWeight
 from .deltas.aligned_layers import ParameterOf
 from .deltas.decompositions import svd
-from .deltas.factored import LARGEST, Factored, concat, dot
+from .deltas.factored import Factored, concat, dot
+from .layer_refusals import check_range, readable
 from .progress import Progress, no_progress
 from .sources import Source, factored_layers
 
@@ -154,14 +153,10 @@ def similarity(
     found: list[LayerLikeness] = []
     for number, layer in enumerate(layers):
         progress(number, len(layers), layer.name)
-        try:
-            deltas = {
-                n: delta.times(sources[n].strength_in(layer.target.part)) for n, delta in layer.deltas(read).items()
-            }
-        except NeedsWeight as reason:
-            raise NotMergeable(what, [f"'{layer.name}' ({reason})"]) from None
-        if not all(delta.is_in_range() for delta in deltas.values()):
-            raise NotMergeable(what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
+        with readable(what, layer.name):
+            own = layer.deltas(read)
+        deltas = {n: delta.times(sources[n].strength_in(layer.target.part)) for n, delta in own.items()}
+        check_range(what, layer.name, deltas.values())
         if deltas:
             found.append(_likeness(layer.name, block_of(layer.target), deltas))
     return Likeness(files=files, strengths=[source.strength for source in sources], layers=found)

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import NotMergeable
 from ..names.block_names import block_of
 from ..names.target_layer import ModelLayout
-from .deltas.adapter_to_factored import NeedsWeight
 from .deltas.aligned_layers import ParameterOf
-from .deltas.factored import LARGEST
+from .layer_refusals import check_range, readable
 from .progress import Progress, no_progress
 from .sources import Source, factored_layers
 
@@ -91,13 +89,10 @@ def spectra(
     found: list[list[LayerSpectrum]] = [[] for _ in sources]
     for number, layer in enumerate(layers):
         progress(number, len(layers), layer.name)
-        try:
+        with readable(what, layer.name):
             deltas = layer.deltas(read)
-        except NeedsWeight as reason:
-            raise NotMergeable(what, [f"'{layer.name}' ({reason})"]) from None
+        check_range(what, layer.name, deltas.values())
         for source, delta in deltas.items():
-            if not delta.is_in_range():
-                raise NotMergeable(what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
             values = delta.singular_values() * abs(sources[source].strength_in(layer.target.part))
             found[source].append(LayerSpectrum(name=layer.name, block=block_of(layer.target), values=values))
     progress(len(layers), len(layers), "")

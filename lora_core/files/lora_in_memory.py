@@ -3,15 +3,16 @@
 import itertools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from .adapter_content import AdapterContent
 from .lora_file import FileIdentity, LoraFile, Reader
 from .safetensors_header import Header, TensorEntry
 
+NOTHING = AdapterContent(tensors={}, metadata={})
 _NUMBERS = itertools.count(1)
 
 
@@ -19,12 +20,12 @@ _NUMBERS = itertools.count(1)
 class LoraInMemory(LoraFile):
     """A LoraFile whose tensors are at hand."""
 
-    held: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    content: AdapterContent = NOTHING
 
     @contextmanager
     def tensors(self) -> Generator[Reader]:
         """See LoraFile.tensors; the reader gives the very tensors, which nobody may change."""
-        yield _Held(self.held)
+        yield _Held(self.content.tensors)
 
 
 class _Held:
@@ -36,25 +37,18 @@ class _Held:
         return self._held[key].detach()
 
 
-def lora_in_memory(
-    name: str,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    peft_config: Mapping[str, Any] | None = None,
-) -> LoraInMemory:
+def lora_in_memory(name: str, content: AdapterContent) -> LoraInMemory:
     """The adapter that a file of these tensors would be.
 
     Args:
         name: for reports and errors; two adapters of one name are told apart all the same.
-        tensors: key -> tensor, in any dialect.
-        metadata: of the file's header.
-        peft_config: what adapter_config.json beside the file would say.
+        content: of the file, in any dialect.
     """
     entries: dict[str, TensorEntry] = {}
     start = 0
-    for key, tensor in tensors.items():
+    for key, tensor in content.tensors.items():
         stop = start + tensor.numel() * tensor.element_size()
         entries[key] = TensorEntry(tensor.dtype, tuple(tensor.shape), start, stop)
         start = stop
     identity = FileIdentity(Path(name), -next(_NUMBERS), start)
-    return LoraInMemory(identity, Header(entries, dict(metadata)), peft_config, held=dict(tensors))
+    return LoraInMemory(identity, Header(entries, dict(content.metadata)), content.peft_config, content=content)

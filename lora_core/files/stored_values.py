@@ -81,6 +81,17 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same bit by bit, also in dtypes that can't be compared."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
 def fingerprint(value: Any) -> str | None:
     """A text that is equal for equal values; None where something in it can't be compared."""
     tensors: dict[str, Tensor] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .families import Family, recognise
 
 UNET = "unet"
+Rows = tuple[int, int]  # [start, stop) of a layer's output rows
 
 # Prefixes that hosts and checkpoint files put before the paths of a part, longest first. "" stands for a bare denoiser.
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import NotConvertible
 from ..file_work.writing.row_pieces import Piece
 from ..file_work.writing.spelled_layers import spell
+from ..files.adapter_content import AdapterContent
 from ..files.lora_in_memory import LoraInMemory, lora_in_memory
 from ..names import families
 from ..names.key_dialects.spelling import SPELLINGS
@@ -60,7 +61,7 @@ def trained_file(
     metadata = _metadata(name, layout.family, settings, samples, step)
     if with_text:
         metadata["ss_text_encoder_lr"] = f"{settings.rate * settings.text_encoder_lr:g}"
-    return lora_in_memory(name, spelled.tensors, metadata)
+    return lora_in_memory(name, AdapterContent(tensors=spelled.tensors, metadata=metadata))
 
 
 def _piece(layer: TrainedLayer, settings: TrainSettings) -> Piece:

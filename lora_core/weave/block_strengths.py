@@ -12,9 +12,10 @@ from ..loading.loaded_lora import LoadedLora
 from ..names.block_names import in_order, short_block_of
 from ..names.name_table import NameTable
 from ..names.target_layer import ModelLayout
-from .schedule import FACTOR_LIMIT, NUMBER
+from .schedule import NUMBER
+from .strength_limit import RANGE, is_within_limit
 
-EXPECTED = "'PATTERN=FACTOR' with a factor from -100 to 100, such as 'in4=0.5' or 'out*=0'"
+EXPECTED = f"'PATTERN=FACTOR' with a factor {RANGE}, such as 'in4=0.5' or 'out*=0'"
 PARTS_KEPT = 64  # of one file
 
 
@@ -50,7 +51,7 @@ def parse_block_strengths(text: str) -> BlockStrengths:
     reasons: list[str] = []
     for part in filter(None, (part.strip() for part in re.split(r"[,;\n]", text))):
         pattern, equals, number = (piece.strip() for piece in part.rpartition("="))
-        if not equals or not pattern or not NUMBER.fullmatch(number) or abs(float(number)) > FACTOR_LIMIT:
+        if not equals or not pattern or not NUMBER.fullmatch(number) or not is_within_limit(float(number)):
             reasons.append(f"'{part:.40}': {EXPECTED} was expected")
             continue
         factors.append((pattern, float(number)))

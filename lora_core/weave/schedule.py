@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 
 from ..errors import BadSchedule
+from .strength_limit import BETWEEN, RANGE, is_within_limit
 
-FACTOR_LIMIT = 100.0  # as of a strength
 POINTS_LIMIT = 64
-EXPECTED = "'position:factor' with a position from 0 to 1 and a factor from -100 to 100"
+EXPECTED = f"'position:factor' with a position from 0 to 1 and a factor {RANGE}"
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
@@ -70,8 +70,8 @@ def _point(part: str) -> Point:
     point = _number(position, part), _number(factor, part)
     if not 0 <= point[0] <= 1:
         raise ValueError(f"'{part:.40}': the position should lie between 0 and 1, found {point[0]:g}")
-    if abs(point[1]) > FACTOR_LIMIT:
-        raise ValueError(f"'{part:.40}': the factor should lie between -100 and 100, found {point[1]:g}")
+    if not is_within_limit(point[1]):
+        raise ValueError(f"'{part:.40}': the factor should lie {BETWEEN}, found {point[1]:g}")
     return point
 
 

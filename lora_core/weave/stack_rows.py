@@ -7,7 +7,6 @@ Forms in use: (name, model strength, CLIP strength); the same with block weights
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import Any, cast
 from ..errors import LoraError, StackError
 from .block_strengths import BlockStrengths, parse_block_strengths
 from .schedule import Schedule, parse_schedule
+from .strength_limit import BETWEEN, is_within_limit
 
-STRENGTH_LIMIT = 100.0
 EMPTY_NAMES = frozenset({"", "None", "none"})  # what packs write into a row without a file
 OFF = "#"  # begins a line of text that is switched off
 TAG = re.compile(
@@ -201,6 +200,6 @@ def _strength(value: Any) -> float:
         strength = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"a strength should be a number, found {value!r:.40}") from None
-    if not math.isfinite(strength) or abs(strength) > STRENGTH_LIMIT:
-        raise ValueError(f"a strength should lie between -100 and 100, found {strength:g}")
+    if not is_within_limit(strength):
+        raise ValueError(f"a strength should lie {BETWEEN}, found {strength:g}")
     return strength

@@ -9,9 +9,8 @@ from ..adapters import Adapter, Enlarged, LowRank
 from ..adapters.full_delta import FullDelta, Replacement
 from ..adapters.row_order import SwappedHalves
 from ..loading.loaded_lora import PlacedAdapter
+from ..names.target_layer import Rows
 from .frozen_module import NORMS, is_linear, is_plain_convolution
-
-Rows = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BadSetting, listed
+from .strength_limit import RANGE as STRENGTHS
+from .strength_limit import is_within_limit
 
-STRENGTH_LIMIT = 100.0
 CELLS_LIMIT = 256  # of a grid
 DIGITS = 9  # behind the point, to which the numbers of a range are rounded
-EXPECTED = "numbers from -100 to 100 as '0, 0.5, 1', or a range as '0..1 step 0.25'"
+EXPECTED = f"numbers {STRENGTHS} as '0, 0.5, 1', or a range as '0..1 step 0.25'"
 RANGE = re.compile(r"(?P<first>\S+?)\s*\.\.\s*(?P<last>\S+)\s+step\s+(?P<step>\S+)", re.IGNORECASE)
 
 
@@ -105,6 +106,6 @@ def _strength(text: str, part: str) -> float:
         strength = float(text)
     except ValueError:
         strength = math.nan
-    if not math.isfinite(strength) or abs(strength) > STRENGTH_LIMIT:
-        raise ValueError(f"'{part:.40}': a number from -100 to 100 was expected, found '{text:.40}'")
+    if not is_within_limit(strength):
+        raise ValueError(f"'{part:.40}': a number {STRENGTHS} was expected, found '{text:.40}'")
     return strength

@@ -10,9 +10,10 @@ from torch.nn import functional
 from ..adapters import Adapter, LowRank
 from ..adapters.full_delta import FullDelta
 from ..adapters.layer_rows import LayerRows
+from ..names.target_layer import Rows
 from .frozen_module import ModuleAsFrozen, channel_axis, convolution_of, convolved, dense_weight, without_bias
 from .row_strengths import Strengths, beside_axis, of_samples
-from .strand import Rows, Strand, low_rank_of
+from .strand import Strand, low_rank_of
 
 
 class WovenLayer(nn.Module):

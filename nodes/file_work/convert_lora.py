@@ -66,7 +66,7 @@ class ConvertLora(LoraFileNode):
         layout = None if model is None else model_names(model, clip).layout
         converted = convert(open_lora(path), to, layout)
         out = new_lora_path(name, to)
-        converted.write(out)
+        converted.content.write(out)
         lines = [f"{listed_name(out)}: {converted.layers} layers in the names of {to}."]
         lines += [f"Note: {note}." for note in converted.notes]
         lines += [f"Left out: {note}" for note in converted.dropped]

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ...lora_core import LoraFile
 from ...lora_core.errors import BadSetting
-from ...lora_core.file_work.writing.adapter_writer import check_out, write_adapter
 from ...lora_core.file_work.writing.saving import TRIGGER_PHRASE, ready_to_save
+from ...lora_core.file_work.writing.target_check import check_out
 from ...lora_core.files.dtypes import DTYPES
 from ...lora_core.names.key_dialects.spelling import SPELLINGS
 from ..host_files.lora_folders import listed_name
@@ -92,10 +92,10 @@ class SaveLora(io.ComfyNode):
             metadata=_notes(trigger_words, metadata),
             layout=given_model(model, clip).layout,
         )
-        is_pair = ready.peft_config is not None
+        is_pair = ready.content.peft_config is not None
         out = new_lora_path(filename, "peft" if is_pair else None)
         check_out(out, replace=False, configured=is_pair)
-        write_adapter(out, ready.tensors, ready.metadata, ready.peft_config)
+        ready.content.write(out)
         report = "\n".join([f"{listed_name(out)}:", *ready.lines()])
         return io.NodeOutput(listed_name(out), report, ui={"text": [report]})
 

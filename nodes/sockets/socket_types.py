@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core.weave import AUTO, MODES
+from ...lora_core.weave.strength_limit import RANGE, STRENGTH_LIMIT
 from ..host_files.lora_folders import lora_names
 
 LoraStack = io.Custom("LORA_STACK")
@@ -18,7 +19,6 @@ LoraDataset = io.Custom("LORA_DATASET")  # a lora_core.dataset.TrainingSet
 CATEGORY = "LoRA Loom"
 REPORT = "report"
 ERROR = "error"
-STRENGTH_LIMIT = 100.0
 
 
 def lora_file_input() -> io.Combo.Input:
@@ -59,7 +59,7 @@ def strength_input(name: str, what: str, *, optional: bool = False) -> io.Float.
         min=-STRENGTH_LIMIT,
         max=STRENGTH_LIMIT,
         step=0.01,
-        tooltip=f"Strength on {what}, a factor without unit from -100 to 100: 0 is off, 1 is as trained, "
+        tooltip=f"Strength on {what}, a factor without unit {RANGE}: 0 is off, 1 is as trained, "
         "negative turns the effect round. Usual: 0.5 to 1.2.",
     )
 

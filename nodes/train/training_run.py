@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...lora_core import open_lora
 from ...lora_core.errors import FileError, TrainingFailed, listed
+from ...lora_core.files.adapter_content import AdapterContent
 from ...lora_core.files.lora_file import LoraFile
-from ...lora_core.files.safetensors_writer import write_safetensors
 from ...lora_core.training import StepReport, Trainer, TrainSettings
 from ...lora_core.training.dataset import TrainingSet, TrainSample
 from ...lora_core.training.result_mark import Curves, mark_of
@@ -256,8 +256,8 @@ class TrainingRun:
         metadata = {**lora.header.metadata, **self._thumbnail()}
         if step is None and trainer.step == trainer.settings.steps and self._key is not None:
             losses = thinned(list(enumerate(trainer.losses, start=1)))
-            metadata |= mark_of(self._key, lora.held, Curves(losses, trainer.history))
-        write_safetensors(path, lora.held, metadata)
+            metadata |= mark_of(self._key, lora.content.tensors, Curves(losses, trainer.history))
+        AdapterContent(tensors=lora.content.tensors, metadata=metadata).write(path)
         open_lora(path)  # raises where what lies there is not what was written
         self._view.file = listed_name(path)
 

@@ -51,7 +51,7 @@ def written(twin: TwinUNet, trained: Trained, folder: Path, source: str, to: str
     path = folder / "source" / "adapter_model.safetensors"
     write(path, twin, adapter)
     out = folder / "adapter_model.safetensors"
-    convert(open_lora(path), to, layout_of(twin)).write(out)
+    convert(open_lora(path), to, layout_of(twin)).content.write(out)
     return out, expected
 
 
@@ -103,7 +103,7 @@ def test_converted_text_encoders_compute_the_same_in_diffusers(clips: dict[str, 
                 tensors[f"{layer}.alpha"] = torch.tensor(alpha)
     save_file(tensors, tmp_path / "a.safetensors")
     out = tmp_path / "out.safetensors"
-    convert(open_lora(tmp_path / "a.safetensors"), "diffusers", list_targets(shapes)).write(out)
+    convert(open_lora(tmp_path / "a.safetensors"), "diffusers", list_targets(shapes)).content.write(out)
     state, metadata = StableDiffusionLoraLoaderMixin.lora_state_dict(
         tmp_path, weight_name=out.name, return_lora_metadata=True
     )[::2]
@@ -135,7 +135,7 @@ def test_a_fused_flux_file_changes_the_split_layers_of_diffusers_as_it_changes_t
         tensors[f"{name}.alpha"] = torch.tensor(2.0)
     save_file(tensors, tmp_path / "a.safetensors")
     layout = list_targets({f"diffusion_model.{layer}.weight": shape for layer, shape in FLUX_LAYERS.items()})
-    convert(open_lora(tmp_path / "a.safetensors"), "diffusers", layout).write(tmp_path / "out.safetensors")
+    convert(open_lora(tmp_path / "a.safetensors"), "diffusers", layout).content.write(tmp_path / "out.safetensors")
     lora = load_lora(open_lora(tmp_path / "a.safetensors"), layout, NameTable(layout))
     ours = {p.place.path.removeprefix("diffusion_model."): p.adapter.delta_of(torch.zeros(1)) for p in lora.adapters}
 

@@ -189,10 +189,10 @@ def test_the_trained_file_acts_alike_in_every_dialect_in_the_hosts_loader_and_in
     trainer = Trainer(HostDenoiser(unet.patcher, names, keeps=False), samples, settings, text=text)
     list(trainer.run())
     lora = trainer.adapter("trained")
-    write_safetensors(loras_dir / "kohya.safetensors", lora.held, lora.header.metadata)
+    write_safetensors(loras_dir / "kohya.safetensors", lora.content.tensors, lora.header.metadata)
     shapes = {f"{path}.weight": target.shape for path, target in names.layout.targets.items()}
     for dialect in SPELLINGS.keys() - {"kohya"}:
-        convert(lora, dialect, list_targets(shapes)).write(loras_dir / f"{dialect}.safetensors")
+        convert(lora, dialect, list_targets(shapes)).content.write(loras_dir / f"{dialect}.safetensors")
 
     _, applied = apply_to_both(unet.patcher, clip.clip, "kohya.safetensors")
     wanted = clip.host_output(applied)

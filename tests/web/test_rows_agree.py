@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from lora_pack.lora_core.errors import StackError
-from lora_pack.lora_core.weave.stack_rows import STRENGTH_LIMIT, parse_rows
+from lora_pack.lora_core.weave.stack_rows import parse_rows
+from lora_pack.lora_core.weave.strength_limit import STRENGTH_LIMIT
 
 CASES = json.loads((Path(__file__).parent / "rows_cases.json").read_text(encoding="utf-8"))
 STATE = (Path(__file__).parents[2] / "web" / "stack_rows_state.js").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from lora_pack.lora_core.errors import BadSchedule
 from lora_pack.lora_core.weave import parse_schedule
-from lora_pack.lora_core.weave.schedule import FACTOR_LIMIT, POINTS_LIMIT
+from lora_pack.lora_core.weave.schedule import POINTS_LIMIT
+from lora_pack.lora_core.weave.strength_limit import STRENGTH_LIMIT
 
 CASES = json.loads((Path(__file__).parent / "schedule_cases.json").read_text(encoding="utf-8"))
 STATE = (Path(__file__).parents[2] / "web" / "schedule_state.js").read_text(encoding="utf-8")
@@ -25,5 +26,5 @@ def test_the_host_reads_what_the_editor_shows(case: dict[str, Any]) -> None:
 
 
 def test_both_have_the_same_limits() -> None:
-    assert f"FACTOR_LIMIT = {FACTOR_LIMIT:g};" in STATE
+    assert f"FACTOR_LIMIT = {STRENGTH_LIMIT:g};" in STATE
     assert f"POINTS_LIMIT = {POINTS_LIMIT};" in STATE

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ...adapters import BIAS, WEIGHT
 from ...loading.loaded_lora import LoadedLora, PlacedAdapter
-from ...names.target_layer import TargetLayer
-from ..writing.row_pieces import Rows
+from ...names.target_layer import Rows, TargetLayer
 from .adapter_to_factored import NeedsWeight, delta_of, factored, padded, rows_of, why_no_delta
 from .factored import EXACT, Factored, concat
 

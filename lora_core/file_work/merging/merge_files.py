@@ -14,12 +14,12 @@ from ...loading.loaded_lora import LoadedLora
 from ...loading.model_of_files import model_of
 from ...names.key_dialects.spelling import SPELLINGS
 from ...names.target_layer import ModelLayout, TargetLayer
-from ..deltas.adapter_to_factored import NeedsWeight
 from ..deltas.aligned_layers import GIVE_WEIGHTS, AlignedLayer, ParameterOf, align, why_not_factored
-from ..deltas.factored import EXACT, LARGEST, Factored, concat, nearest
+from ..deltas.factored import EXACT, Factored, concat, nearest
 from ..deltas.randomised_svd import PartialSpectrum, leading_spectrum
 from ..deltas.rank_limits import RankLimits, within_size
 from ..deltas.spectrum import Spectrum
+from ..layer_refusals import check_range, readable
 from ..progress import Progress, no_progress
 from ..sources import Source, check_strengths, load_sources
 from ..writing.adapter_maker import AdapterMaker
@@ -175,22 +175,17 @@ class _Merge:
         return within_size(self._order.limits, spectra, self._order.size, self._dtype.itemsize)
 
     def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> Sources | None:
-        try:
+        with readable(self._what, layer.name):
             deltas = layer.deltas(self._read, [n for n, strength in enumerate(strengths) if strength])
-        except NeedsWeight as reason:
-            raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
         used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items()]
         if not used:
             return None
-        if not all(delta.is_in_range() for delta, _ in used):
-            raise NotMergeable(self._what, [f"'{layer.name}' (its numbers are beyond {LARGEST:g})"])
+        check_range(self._what, layer.name, (delta for delta, _ in used))
         return Sources([delta for delta, _ in used], [strength for _, strength in used], layer.name)
 
     def _vectors(self, layer: AlignedLayer) -> Mapping[str, Mapping[int, Tensor]]:
-        try:
+        with readable(self._what, layer.name):
             return layer.vectors(self._read)
-        except NeedsWeight as reason:
-            raise NotMergeable(self._what, [f"'{layer.name}' ({reason})"]) from None
 
     def _strengths(self, target: TargetLayer) -> list[float]:
         strengths = [source.strength_in(target.part) for source in self._sources]

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ...adapters.scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS
 from ...errors import BadSetting, NotMergeable
+from ...files.adapter_content import AdapterContent
 from ...files.own_metadata import ALPHA_MARK, CONFIG_MARK, HISTORY, STALE
 from ...names.block_names import block_of
 from ...names.key_dialects.spelling import SPELLINGS
-from ...names.target_layer import ModelLayout, TargetLayer
+from ...names.target_layer import ModelLayout, Rows, TargetLayer
 from ..deltas.factored import EXACT, Factored, distance, norm_of
 from .new_adapter import LayerOutcome, NewAdapter
 from .peft_config import configs_as_metadata
-from .row_pieces import Piece, Rows
+from .row_pieces import Piece
 from .spelled_layers import spell
 
 NOT_KEPT = (*STALE, ADAPTER_METADATA, *PLAIN_ALPHAS, ALPHA_MARK, CONFIG_MARK, HISTORY)
@@ -107,13 +108,9 @@ class AdapterMaker:
         if self._spelling.name == "diffusers":
             metadata[ADAPTER_METADATA] = configs_as_metadata(spelled.configs)
         empty = [f"{len(self._empty)} layers are not changed at all and were left out"] if self._empty else []
-        return NewAdapter(
-            tensors=spelled.tensors,
-            metadata=metadata,
-            peft_config=spelled.configs[""] if self._spelling.name == "peft" else None,
-            layers=self._outcomes,
-            notes=[*notes, *empty],
-        )
+        config = spelled.configs[""] if self._spelling.name == "peft" else None
+        content = AdapterContent(tensors=spelled.tensors, metadata=metadata, peft_config=config)
+        return NewAdapter(content=content, layers=self._outcomes, notes=[*notes, *empty])
 
 
 def _rounded(delta: Factored, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ...adapters import BadAdapter, is_complete
 from ...adapters.magnitude import EITHER, PER_OUTPUT
 from ...adapters.scale_rules import ADAPTER_METADATA, PLAIN_ALPHAS, ScaleRules, json_object
 from ...errors import NoLayerReached, NotConvertible
+from ...files.adapter_content import AdapterContent
 from ...files.lora_file import LoraFile, Reader
 from ...files.own_metadata import ALPHA_MARK, CONFIG_MARK, STALE
 from ...loading.file_family import family_of_header, rules_of
@@ -24,7 +24,6 @@ from ...names.key_map import LayerKeys, bare_name, map_keys
 from ...names.key_report import KeyNote
 from ...names.name_table import NameTable, Place
 from ...names.target_layer import ModelLayout, TargetLayer
-from .adapter_writer import write_adapter
 from .peft_config import configs_as_metadata
 from .row_pieces import Piece, split, swap_halves
 from .spelled_layers import NO_ALPHA, Spelled, spell
@@ -34,16 +33,10 @@ from .spelled_layers import NO_ALPHA, Spelled, spell
 class Converted:
     """A file in another dialect, not yet written."""
 
-    tensors: Mapping[str, Tensor]
+    content: AdapterContent
     layers: int  # of the other dialect
-    metadata: Mapping[str, str]
-    peft_config: Mapping[str, Any] | None  # what adapter_config.json beside the file has to say
     dropped: Sequence[KeyNote]  # keys of the source that carry no weight of the model
     notes: Sequence[str]
-
-    def write(self, path: Path) -> None:
-        """Write the file, and its configuration beside it if the dialect has one. Raises FileNotWritten."""
-        write_adapter(path, self.tensors, self.metadata, self.peft_config)
 
 
 def convert(file: LoraFile, to: str, layout: ModelLayout | None = None) -> Converted:
@@ -115,14 +108,9 @@ class _Conversion:
         metadata, notes = self._metadata(spelled)
         if self._spelling.name == "diffusers":
             metadata[ADAPTER_METADATA] = configs_as_metadata(spelled.configs)
-        return Converted(
-            tensors=spelled.tensors,
-            layers=spelled.layers,
-            metadata=metadata,
-            peft_config={**self._source_config(), **spelled.configs[""]} if self._spelling.name == "peft" else None,
-            dropped=ignored,
-            notes=notes,
-        )
+        config = {**self._source_config(), **spelled.configs[""]} if self._spelling.name == "peft" else None
+        content = AdapterContent(tensors=spelled.tensors, metadata=metadata, peft_config=config)
+        return Converted(content=content, layers=spelled.layers, dropped=ignored, notes=notes)
 
     def _metadata(self, spelled: Spelled) -> tuple[dict[str, str], list[str]]:
         """The source's metadata without what the conversion makes wrong, and notes on what was left out."""

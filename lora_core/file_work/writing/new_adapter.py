@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from ...files.adapter_content import AdapterContent
 from ...files.lora_in_memory import LoraInMemory, lora_in_memory
-from .adapter_writer import check_out, write_adapter
+from .target_check import check_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +33,18 @@ class LayerOutcome:
 class NewAdapter:
     """An adapter file, not yet written, and what its making did to each layer."""
 
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-    peft_config: Mapping[str, Any] | None  # what adapter_config.json beside the file has to say
+    content: AdapterContent
     layers: Sequence[LayerOutcome]
     notes: Sequence[str]
 
     def write(self, path: Path, *, replace: bool = False) -> None:
         """Write the file whole or not at all. Raises FileNotWritten, also if it is there and not to be replaced."""
-        check_out(path, replace=replace, configured=self.peft_config is not None)
-        write_adapter(path, self.tensors, self.metadata, self.peft_config)
+        check_out(path, replace=replace, configured=self.content.peft_config is not None)
+        self.content.write(path)
 
     def in_memory(self, name: str) -> LoraInMemory:
         """The adapter to be used as it is, without a file."""
-        return lora_in_memory(name, self.tensors, self.metadata, self.peft_config)
+        return lora_in_memory(name, self.content)
 
     @property
     def error(self) -> float:
@@ -64,8 +61,7 @@ class NewAdapter:
     def lines(self) -> list[str]:
         """The outcome for a person."""
         ranks = [layer.rank for layer in self.layers]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
-        lines = [f"{len(self.tensors)} tensors, {size / 1024**2:.1f} MiB."]
+        lines = [self.content.line()]
         if ranks:
             worst = max(self.layers, key=lambda layer: layer.relative_error)
             lines.append(
@@ -80,7 +76,7 @@ class NewAdapter:
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
         return {
-            "tensors": len(self.tensors),
+            "tensors": len(self.content.tensors),
             "relative_error": self.error,
             "blocks": {block: {"kept_energy": k, "relative_error": e} for block, (k, e) in self.blocks().items()},
             "layers": [

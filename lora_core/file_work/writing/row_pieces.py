@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ...adapters import BadAdapter
+from ...files.stored_values import same_bits
+from ...names.target_layer import Rows
 
 # Roles whose first side is the layer's output rows; a role in neither table can be moved, but not cut.
 ROWS = frozenset({"up", "up_bias", "magnitude", "diff", "diff_bias", "norm", "norm_bias", "set_weight", "set_bias"})
 SHARED = frozenset({"down", "mid"})  # roles that all rows have in common
 ZERO_WHERE_ABSENT = frozenset({"up_bias", "diff", "diff_bias", "norm", "norm_bias"})  # rows not given don't change
-
-Rows = tuple[int, int]  # [start, stop)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,16 +138,9 @@ def _share_down(pieces: Sequence[Piece]) -> bool:
     return all(
         piece.scale == first.scale
         and piece.tensors.keys() & SHARED == first.tensors.keys() & SHARED
-        and all(_equal(piece.tensors[role], first.tensors[role]) for role in first.tensors.keys() & SHARED)
+        and all(same_bits(piece.tensors[role], first.tensors[role]) for role in first.tensors.keys() & SHARED)
         for piece in pieces[1:]
     )
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same bit by bit, also in dtypes that can't be compared."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def _stack(role: str, ordered: Sequence[Piece], rows: Rows) -> Tensor:

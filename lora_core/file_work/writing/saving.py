@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import NotMergeable
+from ...files.adapter_content import AdapterContent
 from ...files.lora_file import LoraFile
 from ...files.own_metadata import STALE
 from ...names.target_layer import ModelLayout
@@ -21,17 +21,14 @@ TRIGGER_PHRASE = "modelspec.trigger_phrase"
 class ReadyToSave:
     """An adapter file that is not yet written."""
 
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-    peft_config: Mapping[str, Any] | None  # what adapter_config.json beside the file has to say
+    content: AdapterContent
     rounding: float  # of the change of dtype: the largest |stored - given| / |given| of a tensor, Frobenius norms
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """What became of the adapter, for a person."""
-        size = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
         rounded = f" Rounding: {self.rounding:.1e} of a matrix at most." if self.rounding else ""
-        return [f"{len(self.tensors)} tensors, {size / 1024**2:.1f} MiB.{rounded}", *self.notes]
+        return [f"{self.content.line()}{rounded}", *self.notes]
 
 
 def ready_to_save(
@@ -62,7 +59,8 @@ def ready_to_save(
         said, config = dict(file.header.metadata), file.peft_config
     else:
         converted = convert(file, dialect, layout)
-        tensors, said, config = dict(converted.tensors), dict(converted.metadata), converted.peft_config
+        content = converted.content
+        tensors, said, config = dict(content.tensors), dict(content.metadata), content.peft_config
         notes += [f"Note: {note}." for note in converted.notes]
         notes += [f"Left out: {note}" for note in converted.dropped]
     rounding = 0.0
@@ -71,7 +69,8 @@ def ready_to_save(
     if dtype is not None or metadata:
         said = {name: value for name, value in said.items() if name not in STALE}
     said = {"format": "pt", **said, **(metadata or {})}
-    return ReadyToSave(tensors=tensors, metadata=said, peft_config=config, rounding=rounding, notes=tuple(notes))
+    content = AdapterContent(tensors=tensors, metadata=said, peft_config=config)
+    return ReadyToSave(content=content, rounding=rounding, notes=tuple(notes))
 
 
 def _rounded(name: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[dict[str, Tensor], float]:

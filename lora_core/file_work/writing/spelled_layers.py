@@ -10,9 +10,9 @@ from ...adapters import BadAdapter
 from ...names.key_dialects.dialect import DOTS
 from ...names.key_dialects.spelling import DIFFUSERS, Spelling
 from ...names.path_names import Name, diffusers_names
-from ...names.target_layer import ModelLayout, TargetLayer
+from ...names.target_layer import ModelLayout, Rows, TargetLayer
 from .peft_config import Written, lora_config
-from .row_pieces import Piece, Rows, join, split, swap_halves
+from .row_pieces import Piece, join, split, swap_halves
 
 NO_ALPHA = "none"
 FOUR_SIDES = 4  # of a convolution's weight

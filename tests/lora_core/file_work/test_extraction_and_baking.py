@@ -118,7 +118,7 @@ def test_biases_and_norms_come_along_where_the_dialect_has_words(tmp_path: Path)
     assert found.keys() == change.keys()
     assert all((found[name] - delta).norm() < 1e-5 * delta.norm() for name, delta in change.items())
     plain = extract(*model, RankLimits(rank=1), dialect="diffusers")
-    assert len(plain.tensors) == 2
+    assert len(plain.content.tensors) == 2
     assert any("2 changed biases and norms were left out" in note for note in plain.notes)
 
 
@@ -313,9 +313,9 @@ def test_what_was_baked_into_openclips_names_is_extracted_under_clips(tmp_path: 
     )
     lora = load_file(a)
     names = {name.removesuffix(".lora_A.weight") for name in lora if name.endswith(".lora_A.weight")}
-    assert {name.removesuffix(".lora_A.weight") for name in made.tensors if "lora_A" in name} == names
+    assert {name.removesuffix(".lora_A.weight") for name in made.content.tensors if "lora_A" in name} == names
     for name in names:
-        found = made.tensors[f"{name}.lora_B.weight"] @ made.tensors[f"{name}.lora_A.weight"]
+        found = made.content.tensors[f"{name}.lora_B.weight"] @ made.content.tensors[f"{name}.lora_A.weight"]
         wanted = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
         assert (found - wanted).abs().max() < 1e-5
     assert not any("outside of the layers" in note for note in made.notes)

@@ -194,7 +194,7 @@ def files(trainer: Trainer, folder: Path, name: str) -> bytes:
     from lora_pack.lora_core.files.safetensors_writer import write_safetensors
 
     lora = trainer.adapter("trained")
-    write_safetensors(folder / name, lora.held, lora.header.metadata)
+    write_safetensors(folder / name, lora.content.tensors, lora.header.metadata)
     return (folder / name).read_bytes()
 
 

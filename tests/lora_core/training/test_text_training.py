@@ -60,8 +60,9 @@ def test_the_file_is_of_both_and_the_same_every_time() -> None:
     list(second.run())
     assert torch.equal(factors(first), factors(second))
     lora = first.adapter("trained")
-    parts = {key.partition("_transformer")[0] for key in lora.held if "transformer" in key}
-    assert len([key for key in lora.held if key.endswith("lora_up.weight") and "self_attn" in key]) == 4, parts
+    parts = {key.partition("_transformer")[0] for key in lora.content.tensors if "transformer" in key}
+    ups = [key for key in lora.content.tensors if key.endswith("lora_up.weight") and "self_attn" in key]
+    assert len(ups) == 4, parts
     assert lora.header.metadata["ss_text_encoder_lr"] == "0.0025" and lora.header.metadata["ss_unet_lr"] == "0.005"
     assert "ss_text_encoder_lr" not in trainer_of().adapter("model alone").header.metadata
 

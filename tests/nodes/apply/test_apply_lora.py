@@ -9,6 +9,7 @@ import pytest
 import torch
 from lora_pack.devtools.hosts import Host
 from lora_pack.lora_core import FamilyMismatch, LoraError, NoLayerReached, UnmatchedKeys
+from lora_pack.lora_core.files.adapter_content import AdapterContent
 from lora_pack.lora_core.files.lora_in_memory import lora_in_memory
 from lora_pack.lora_core.weave import MERGE
 from lora_pack.nodes.apply.apply_lora import ApplyLora
@@ -43,7 +44,7 @@ def test_the_result_is_that_of_the_hosts_own_loader(
 def test_an_adapter_in_memory_is_applied_as_its_file_is_and_in_the_place_of_the_file(
     model: Any, run: Step, style: str, adapter_tensors: dict[str, Tensor]
 ) -> None:
-    held = lora_in_memory("trained", adapter_tensors, {})
+    held = lora_in_memory("trained", AdapterContent(tensors=adapter_tensors, metadata={}))
     applied = ApplyLora.execute(model, "no such file", 0.7, 0.7, "error", lora=held)
     assert torch.equal(run(applied.args[0]), run(_apply(model, style, 0.7).args[0]))
     assert "trained" in applied.args[2]

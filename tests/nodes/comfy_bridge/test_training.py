@@ -141,7 +141,7 @@ def test_the_file_does_what_the_live_branch_did(model: Any, run: Any, loras_dir:
         if report.step == SETTINGS["steps"]:
             live = run(model)
     lora = trainer.adapter("trained")
-    write_safetensors(loras_dir / "trained.safetensors", lora.held, lora.header.metadata)
+    write_safetensors(loras_dir / "trained.safetensors", lora.content.tensors, lora.header.metadata)
     tensors = comfy.utils.load_torch_file(str(loras_dir / "trained.safetensors"))
     hosts, _ = load_lora_for_models(model, None, tensors, 1.0, 1.0)
     ours = ApplyLora.execute(model, "trained.safetensors", 1.0, 1.0, "error").args[0]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from lora_pack.lora_core import FileMissing, LoraError, LoraFile, open_lora
 from lora_pack.lora_core.errors import BadSetting, DifferentFamilies, FileNotWritten, NotMergeable
-from lora_pack.lora_core.files.lora_in_memory import lora_in_memory
+from lora_pack.lora_core.files.adapter_content import AdapterContent
+from lora_pack.lora_core.files.lora_in_memory import NOTHING, lora_in_memory
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from lora_pack.nodes.apply.lora_stack import LoraStackNode
 from lora_pack.nodes.comfy_bridge import parameter_of
@@ -149,7 +150,7 @@ def test_a_name_that_no_file_here_can_have_is_refused(style: str, filename: str)
 
 
 def test_numbers_that_a_dtype_can_not_hold_are_refused_by_name(loras_dir: Path) -> None:
-    large = lora_in_memory("large", {"a.lora_up.weight": torch.full((2, 2), 1e6)}, {})
+    large = lora_in_memory("large", AdapterContent(tensors={"a.lora_up.weight": torch.full((2, 2), 1e6)}, metadata={}))
     with pytest.raises(NotMergeable, match=r"a\.lora_up\.weight"):
         SaveLora.execute(large, "large", dtype="fp16")
     assert not list(loras_dir.iterdir())
@@ -223,7 +224,7 @@ def test_checkpoints_are_listed_by_folder_and_others_refused_before_the_run(chec
     for name in ("diffusion_models/../secret.safetensors", "etc/passwd", "diffusion_models/none.safetensors"):
         assert "no such file" in str(BakeLora.validate_inputs(checkpoint=name))
         with pytest.raises(FileMissing):
-            BakeLora.execute(name, lora_1=lora_in_memory("x", {}, {}))
+            BakeLora.execute(name, lora_1=lora_in_memory("x", NOTHING))
     answer = ExtractLora.validate_inputs(base=BASE, tuned="diffusion_models/gone.safetensors")
     assert "gone" in str(answer) and "\n" not in str(answer)
     assert ExtractLora.validate_inputs(base=None, tuned=None) is True

@@ -14,6 +14,7 @@ from comfy.sd import load_lora_for_models
 from lora_pack.demo.custom_nodes.lora_loom_demo.demo_model import load_demo_model
 from lora_pack.lora_core import open_lora
 from lora_pack.lora_core.errors import BadSetting, BadTraining, FileNotWritten, LoraError, TrainingFailed
+from lora_pack.lora_core.files.adapter_content import AdapterContent
 from lora_pack.lora_core.files.metadata import read_about
 from lora_pack.lora_core.training import Trainer
 from lora_pack.lora_core.training.dataset import TrainingSet
@@ -324,11 +325,11 @@ def test_a_last_write_that_fails_hands_the_lora_on_and_keeps_the_state_for_the_n
 ) -> None:
     train("whole")
     with monkeypatch.context() as full:
-        full.setattr(training_run, "write_safetensors", _no_room)
+        full.setattr(AdapterContent, "write", _no_room)
         lora, _, _, report = train()
     assert "No space left" in report and "the state stays" in report and "Written as" not in report
     assert len(list(folders[1].iterdir())) == 1 and not (folders[0] / "trained.safetensors").exists()
-    assert lora.held.keys() == load_file(folders[0] / "whole.safetensors").keys()
+    assert lora.content.tensors.keys() == load_file(folders[0] / "whole.safetensors").keys()
     seen = [0]
     monkeypatch.setattr(Trainer, "loss", lambda *_: seen.append(1))  # nothing is trained any more
     train()
@@ -340,10 +341,10 @@ def test_a_last_write_that_fails_hands_the_lora_on_and_keeps_the_state_for_the_n
 def test_a_disk_that_is_full_for_the_state_too_still_hands_the_lora_on(
     train: Any, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "write_safetensors", _no_room)
+    monkeypatch.setattr(AdapterContent, "write", _no_room)
     monkeypatch.setattr(Trainer, "save", _no_room)
     lora, _, _, report = train(settings={**OTHERS, "save_every": 0})
-    assert lora.held and report.count("No space left") == 2
+    assert lora.content.tensors and report.count("No space left") == 2
 
 
 @pytest.mark.parametrize(

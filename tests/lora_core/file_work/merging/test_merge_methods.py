@@ -201,7 +201,7 @@ def test_resize_is_exact_per_layer_and_keeps_other_dialects_and_alphas(tmp_path:
     a = split_file(tmp_path / "a.safetensors", 3, {"to_q": 4, "to_k": 2, "to_v": 3})
     made = resize(open_lora(a), RankLimits(rank=2), layout())
     assert {layer.rank for layer in made.layers} == {2}
-    assert sum(key.startswith("transformer.") for key in made.tensors) == 6
+    assert sum(key.startswith("transformer.") for key in made.content.tensors) == 6
     found, wanted = written(made, tmp_path / "b.safetensors"), deltas(a)
     name = f"diffusion_model.{QKV}.weight"
     for start in (0, WIDTH, 2 * WIDTH):
@@ -215,7 +215,7 @@ def test_a_size_is_spent_where_it_lowers_the_error_most(tmp_path: Path) -> None:
     a = write_adapter(tmp_path / "a.safetensors", tensors)
     size = 4 * (3 * (WIDTH + WIDTH) + 4 * (4 * WIDTH))
     made = resize(open_lora(a), RankLimits(), layout(), size=size)
-    stored = sum(t.numel() * t.element_size() for key, t in made.tensors.items() if "alpha" not in key)
+    stored = sum(t.numel() * t.element_size() for key, t in made.content.tensors.items() if "alpha" not in key)
     assert 0.8 * size < stored <= size
     assert not any("clip_l" in layer.name for layer in made.layers)
     plain = resize(open_lora(a), RankLimits(rank=2), layout())

@@ -248,7 +248,7 @@ def test_halves_keep_their_digits_where_alpha_is_small(tmp_path: Path) -> None:
     a = write_adapter(tmp_path / "a.safetensors", tensors | {f"{kohya(PROJ)}.alpha": torch.tensor(0.0625)})
     merged = merge({a: 0.01})
     assert merged.error < 1e-3
-    assert {t.dtype for key, t in merged.tensors.items() if "alpha" not in key} == {torch.float16}
+    assert {t.dtype for key, t in merged.content.tensors.items() if "alpha" not in key} == {torch.float16}
     with pytest.raises(NotMergeable, match="store them as fp32"):
         merge({a: 1e20})
 
@@ -258,7 +258,7 @@ def test_the_metadata_say_how_the_file_came_about(tmp_path: Path) -> None:
     common = {"ss_base_model_version": "flux1", "sshs_model_hash": "ab" * 32, "ss_network_dim": "2"}
     a = write_adapter(tmp_path / "a.safetensors", tensors, common | {"ss_output_name": "a"})
     b = write_adapter(tmp_path / "b.safetensors", tensors, common | {"ss_output_name": "b"})
-    metadata = merge({a: 1.0, b: 0.25}, "ties", settings=Settings(density=0.3)).metadata
+    metadata = merge({a: 1.0, b: 0.25}, "ties", settings=Settings(density=0.3)).content.metadata
     assert metadata["ss_base_model_version"] == "flux1"
     assert not metadata.keys() & {"ss_output_name", "sshs_model_hash", "ss_network_dim"}
     assert json.loads(metadata["lora_loom.made_by"]) == {
@@ -321,7 +321,7 @@ def test_parameters_that_are_no_layers_weight_are_merged_whole(tmp_path: Path) -
     files = [write_adapter(tmp_path / f"{n}.safetensors", {key: t}) for n, t in enumerate((one, other))]
     sources = [Source(open_lora(files[0]), 2.0), Source(open_lora(files[1]), -1.0)]
     merged = merge_files(sources, MergeOrder(dialect="comfy"), model)
-    assert merged.tensors.keys() == {key}
+    assert merged.content.tensors.keys() == {key}
     merged.write(tmp_path / "out.safetensors")
     found = deltas(tmp_path / "out.safetensors", model)
     assert_near(found, {"diffusion_model.blocks.0.modulation": (2 * one - other).double()})

@@ -75,7 +75,7 @@ def converted_file(path: Path, to: str, layout: ModelLayout | None, folder: Path
     folder.mkdir(parents=True)
     converted = convert(open_lora(path), to, layout)
     out = folder / "adapter_model.safetensors"
-    converted.write(out)
+    converted.content.write(out)
     return out
 
 
@@ -247,10 +247,10 @@ def test_a_configuration_means_no_other_layer_than_those_of_the_file(tmp_path: P
         }
     )
     path = write_small(tmp_path / "a.safetensors", {"transformer.proj_out": (WIDTH, 2)})
-    config = convert(open_lora(path), "peft", layout).peft_config
+    config = convert(open_lora(path), "peft", layout).content.peft_config
     assert config is not None and config["target_modules"] == "proj_out"
     path = write_small(tmp_path / "b.safetensors", {"transformer.single_transformer_blocks.0.proj_out": (WIDTH, 2)})
-    config = convert(open_lora(path), "peft", layout).peft_config
+    config = convert(open_lora(path), "peft", layout).content.peft_config
     assert config is not None and config["target_modules"] == ["single_transformer_blocks.0.proj_out"]
 
 
@@ -259,7 +259,7 @@ def test_metadata_is_kept_and_what_became_wrong_is_told(tmp_path: Path) -> None:
     path = write_small(tmp_path / "a.safetensors", SMALL_FILES["fused"])
     path = write_adapter(tmp_path / "b.safetensors", tensors_of(path)[0], metadata)
     converted = convert(open_lora(path), "comfy", small_flux())
-    assert {key: converted.metadata.get(key) for key in metadata} == {**metadata, "sshs_model_hash": None}
+    assert {key: converted.content.metadata.get(key) for key in metadata} == {**metadata, "sshs_model_hash": None}
     assert any("sshs_model_hash" in note for note in converted.notes)
 
 
@@ -298,7 +298,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(FileNotWritten, match="No space left"):
-        convert(open_lora(path), "kohya", small_flux()).write(out)
+        convert(open_lora(path), "kohya", small_flux()).content.write(out)
     assert out.read_bytes() == before
     assert [entry.name for entry in folder.iterdir()] == [out.name]
 
