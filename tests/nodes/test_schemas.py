@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
+from lora_pack.devtools.locale_texts import ENGLISH, languages, read, stale, texts_of
 from lora_pack.nodes import NODES
 
 IDS = [
@@ -69,6 +70,20 @@ def test_a_language_has_every_node_with_all_inputs_and_outputs_and_no_others(fil
         assert named["display_name"] and named["description"] and all(entry["name"] for entry in entries)
         unexplained = {key for key, entry in named["inputs"].items() if not entry.get("tooltip")}
         assert unexplained <= DRAWN_BY_THE_PAGE
+
+
+ENGLISH_NOW = texts_of(node.GET_SCHEMA() for node in NODES)
+
+
+def test_the_english_texts_are_those_of_the_schemas() -> None:
+    assert read(ENGLISH) == ENGLISH_NOW, "run `python -m devtools.locales`"
+
+
+@pytest.mark.parametrize("language", [language for language in languages() if language != ENGLISH])
+def test_a_translation_says_what_the_english_says_now(language: str) -> None:
+    assert stale(language, ENGLISH_NOW) == [], (
+        f"translate these, then run `python -m devtools.locales --agreed {language}`"
+    )
 
 
 @pytest.mark.parametrize("node", NODES, ids=IDS)
