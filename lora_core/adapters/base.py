@@ -1,9 +1,9 @@
 """What every adapter can do, and what it takes to build one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -78,17 +78,47 @@ class Adapter(ABC):
         return self
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that hold the adapter, in the order `with_tensors` takes them."""
-        return tuple(getattr(self, name) for name in self._tensor_fields())
+        """The tensors that hold the adapter and those inside of it, in the order `with_tensors` takes them."""
+        return tuple(tensor for _, value in self._values() for tensor in _tensors_in(value))
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Adapter":
         """The same adapter on other copies of its tensors, such as ones on another device."""
-        changes: dict[str, Any] = dict(zip(self._tensor_fields(), tensors, strict=True))
+        left = iter(tensors)
+        changes: dict[str, Any] = {name: _with_tensors(value, left) for name, value in self._values()}
+        if next(left, None) is not None:
+            raise ValueError(f"{type(self).__name__} holds fewer than {len(tensors)} tensors")
         return replace(self, **changes)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
 
-    def _tensor_fields(self) -> list[str]:
+    def _values(self) -> list[tuple[str, Any]]:
         names = [field.name for field in fields(self)]  # pyright: ignore[reportArgumentType]
-        return [name for name in names if isinstance(getattr(self, name), Tensor)]
+        return [(name, getattr(self, name)) for name in names]
+
+
+def _tensors_in(value: Any) -> tuple[Tensor, ...]:
+    """Of a field: a tensor, an adapter, or several adapters."""
+    match value:
+        case Tensor():
+            return (value,)
+        case Adapter():
+            return value.tensors()
+        case tuple():
+            return tuple(t for one in cast("tuple[Any, ...]", value) if isinstance(one, Adapter) for t in one.tensors())
+        case _:
+            return ()
+
+
+def _with_tensors(value: Any, left: Iterator[Tensor]) -> Any:
+    """The field with the next tensors in the place of its own."""
+    match value:
+        case Tensor():
+            return next(left)
+        case Adapter():
+            return value.with_tensors(tuple(next(left) for _ in value.tensors()))
+        case tuple():
+            several = cast("tuple[Any, ...]", value)
+            return tuple(_with_tensors(one, left) if isinstance(one, Adapter) else one for one in several)
+        case _:
+            return value
 
 
 class AdditiveAdapter(Adapter):

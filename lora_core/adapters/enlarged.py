@@ -1,6 +1,6 @@
 """An adapter for a layer with more inputs than the model's: the weight is padded with zeros before it is changed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -33,11 +33,3 @@ class Enlarged(Adapter):
     def branch(self, x: Tensor, plain: Tensor, layer: FrozenLayer) -> Tensor:
         """There is none: the layer's own operation does not take the new inputs."""
         raise NotImplementedError("an enlarged layer has no branch; merge it")
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return self.base.tensors()
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Enlarged":
-        """See Adapter.with_tensors."""
-        return replace(self, base=self.base.with_tensors(tensors))

@@ -1,7 +1,7 @@
 """DoRA: another adapter's direction with magnitudes of its own, per output or per input of the layer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -47,16 +47,6 @@ class Magnitude(Adapter):
         axes = [axis for axis in range(changed.dim()) if axis != int(self.per_input)]
         return magnitude / changed.square().sum(dim=axes, keepdim=True).sqrt().clamp_min(SMALLEST_NORM)
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return (*self.base.tensors(), self.magnitude)
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Magnitude":
-        """See Adapter.with_tensors."""
-        base = self.base.with_tensors(tensors[:-1])
-        assert isinstance(base, AdditiveAdapter)  # the same class as before
-        return replace(self, base=base, magnitude=tensors[-1])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gained(Adapter):
@@ -80,16 +70,6 @@ class Gained(Adapter):
             return Adapter.branch(self, x, plain, layer)
         gained = scaled(gains, x, shape)
         return layer.linear(scaled(gains - 1.0, x, shape)) + self.base.branch(gained, plain, layer)
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return (*self.base.tensors(), self.gains)
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Gained":
-        """See Adapter.with_tensors."""
-        base = self.base.with_tensors(tensors[:-1])
-        assert isinstance(base, AdditiveAdapter)  # the same class as before
-        return replace(self, base=base, gains=tensors[-1])
 
 
 def magnitudes(tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[Tensor, bool] | None:

@@ -39,14 +39,6 @@ class SwappedHalves(Adapter):
         """See Adapter.prepared."""
         return replace(self, base=self.base.prepared(torch.roll(weight, weight.shape[0] // 2, dims=0)))
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return self.base.tensors()
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "SwappedHalves":
-        """See Adapter.with_tensors."""
-        return replace(self, base=self.base.with_tensors(tensors))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SwappedLayer:
@@ -77,16 +69,6 @@ class SomeRows(AdditiveAdapter):
     def delta(self) -> Tensor:
         """See AdditiveAdapter.delta."""
         return self.base.delta()[self.start : self.stop]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return self.base.tensors()
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "SomeRows":
-        """See Adapter.with_tensors."""
-        base = self.base.with_tensors(tensors)
-        assert isinstance(base, AdditiveAdapter)  # the same class as before
-        return replace(self, base=base)
 
 
 def take_rows(adapter: Adapter, start: int, stop: int) -> Adapter:

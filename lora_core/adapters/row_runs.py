@@ -40,16 +40,3 @@ class RowRuns(Adapter):
         """The rows [start, stop) of each run."""
         starts = [sum(self.rows[:number]) for number in range(len(self.rows))]
         return [(start, start + count) for start, count in zip(starts, self.rows, strict=True)]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """See Adapter.tensors."""
-        return tuple(tensor for run in self.runs for tensor in run.tensors())
-
-    def with_tensors(self, tensors: tuple[Tensor, ...]) -> "RowRuns":
-        """See Adapter.with_tensors."""
-        runs: list[Adapter] = []
-        for run in self.runs:
-            count = len(run.tensors())
-            runs.append(run.with_tensors(tensors[:count]))
-            tensors = tensors[count:]
-        return replace(self, runs=tuple(runs))

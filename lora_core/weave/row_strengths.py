@@ -23,6 +23,7 @@ class Strengths(nn.Module):
             dtype: in which the strengths are held.
         """
         super().__init__()
+        self.numbers = tuple(numbers)
         self._index = torch.tensor(numbers, dtype=torch.long)
         self.register_buffer("alike", torch.ones(len(numbers), dtype=dtype), persistent=False)
         self.register_buffer("each", None, persistent=False)
@@ -36,6 +37,11 @@ class Strengths(nn.Module):
             self.each = None
             return
         self.each = strengths[:, self._index].to(self.alike)
+
+    def of(self, number: int) -> Tensor:
+        """The strength of a file that has rows here: one number, or [samples]."""
+        row = self.numbers.index(number)
+        return self.alike[row] if self.each is None else self.each[:, row]
 
     def along(self, y: Tensor, axis: int) -> Tensor:
         """The strengths in a shape that multiplies y along an axis (1 or -1), where y has these rows."""

@@ -47,7 +47,8 @@ class Weave(nn.Module):
     def build(self) -> Mapping[str, WovenLayer]:
         """Path of the layer -> what acts beside it; woven at the first call."""
         if not self.is_built:
-            woven = [WovenLayer(self._strands[path], self._shapes[path], self._dtype) for path in self.paths]
+            names = [file.report.file for file in self.files]
+            woven = [WovenLayer(self._strands[path], self._shapes[path], self._dtype, names) for path in self.paths]
             _share_strengths(woven)
             self._set = None
             self.layers = nn.ModuleList(woven)

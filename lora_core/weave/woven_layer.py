@@ -25,8 +25,19 @@ class WovenLayer(nn.Module):
     Source: Hu et al. 2021 (arXiv 2106.09685) eq. 3, summed over adapters.
     """
 
-    def __init__(self, strands: Sequence[Strand], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(
+        self, strands: Sequence[Strand], shape: tuple[int, ...], dtype: torch.dtype, files: Sequence[str] = ()
+    ) -> None:
+        """Weave.
+
+        Args:
+            strands: of one layer.
+            shape: of its weight, [out, in, *kernel].
+            dtype: in which the model computes.
+            files: names of the plan's files, for the eye alone.
+        """
         super().__init__()
+        self._files = tuple(files)
         self.shape = shape  # [out, in, *kernel]
         low_rank = [one for one in strands if isinstance(one.adapter, LowRank)]
         groups: dict[Rows, list[Strand]] = {}
@@ -63,6 +74,20 @@ class WovenLayer(nn.Module):
     def rank(self) -> int:
         """Of all low-rank adapters together."""
         return len(self.numbers)
+
+    def extra_repr(self) -> str:
+        """What is attached, file by file: its rank or algorithm, and the strength that it has now."""
+        found: list[tuple[int, str, float | Tensor]] = []
+        for number in dict.fromkeys(self.numbers):
+            found.append((number, f"rank {self.numbers.count(number)}", self.rank_strengths.of(number)))
+        for number in self.bias_strengths.numbers:
+            found.append((number, "bias", self.bias_strengths.of(number)))
+        for one, strength in zip(self.others, self.other_strengths, strict=True):
+            found.append((one.number, type(one.adapter).__name__, strength))
+        return ", ".join(f"{self._name(number)}: {what} at {_shown(strength)}" for number, what, strength in found)
+
+    def _name(self, number: int) -> str:
+        return self._files[number] if number < len(self._files) else f"file {number}"
 
     def set_strengths(self, strengths: Tensor) -> None:
         """Take over the strengths of the plan, in place: [files], or [samples, files] of the model's next call."""
@@ -129,6 +154,13 @@ class WovenLayer(nn.Module):
             up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
             y[:, rows[0] : rows[1]] += convolution_of(module)(hidden[:, columns[0] : columns[1]], up)
         return y
+
+
+def _shown(strength: float | Tensor) -> str:
+    """One number, or the range of those of a batch's images."""
+    if not isinstance(strength, Tensor) or strength.numel() == 1:
+        return f"{float(strength):g}"
+    return f"{float(strength.min()):g} to {float(strength.max()):g}"
 
 
 def size_of(strands: Sequence[Strand], shape: tuple[int, ...]) -> int:

@@ -119,8 +119,7 @@ def _weave(patcher: ModelPatcher, plan: WeavePlan, fits: ModelFits) -> None:
     if not rows:
         clear_weave(patcher)
         return
-    beside = [_fit(fits, row) for row in rows]
-    weave = set_weave(patcher, [row.lora for row in rows], beside, fits, [row.strength for row in rows])
+    weave = set_weave(patcher, rows, fits)
     if not all(row.is_fixed for row in rows):
         set_moving(patcher, weave, rows)
 

@@ -9,12 +9,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
-from ...lora_core import LoadedLora
 from ...lora_core.errors import LayerGone, WeaveTooLarge
-from ...lora_core.weave import Weave
+from ...lora_core.weave import PlannedLora, Weave
 from ...lora_core.weave.injection import Injection
 from ...lora_core.weave.strand import Strand, strand
-from .fitting import PLAIN_DTYPES, Fit, ModelFits, forget_fits, modules_of
+from .fitting import PLAIN_DTYPES, ModelFits, forget_fits, modules_of
 from .held_weaves import HeldWeave, empty_unused, hold, release
 
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
@@ -26,16 +25,13 @@ def compute_dtype(patcher: ModelPatcher) -> torch.dtype:
     return next((dtype for dtype in told if dtype in PLAIN_DTYPES), torch.float32)
 
 
-def set_weave(
-    patcher: ModelPatcher,
-    files: Sequence[LoadedLora],
-    fits: Sequence[Fit],
-    layers: ModelFits,
-    strengths: Sequence[float],
-) -> Weave:
-    """Make the patcher put these files beside its layers when it is loaded, and take them away after."""
-    woven = _woven(patcher, files, fits, layers)
-    beside = _Beside(woven, tuple(strengths))
+def set_weave(patcher: ModelPatcher, rows: Sequence[PlannedLora], layers: ModelFits) -> Weave:
+    """Make the patcher put these files beside its layers when it is loaded, and take them away after.
+
+    rows: what is woven of the patcher's plan, see WeavePlan.woven.
+    """
+    woven = _woven(patcher, rows, layers)
+    beside = _Beside(woven, tuple(row.strength for row in rows))
     woven.users.add(beside)
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
     patcher.set_additional_models(WEAVE, [woven.patcher])
@@ -57,10 +53,11 @@ _WOVEN: "weakref.WeakKeyDictionary[torch.nn.Module, OrderedDict[Any, HeldWeave]]
 _INJECTIONS: "weakref.WeakKeyDictionary[torch.nn.Module, Injection]" = weakref.WeakKeyDictionary()
 
 
-def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fit], layers: ModelFits) -> HeldWeave:
+def _woven(patcher: ModelPatcher, rows: Sequence[PlannedLora], layers: ModelFits) -> HeldWeave:
     """The weave of these files, kept as long as the model lives and few others came after it."""
     kept = _WOVEN.setdefault(patcher.model, OrderedDict())
     dtype = compute_dtype(patcher)
+    fits = [layers.of(row.lora, row.parts, is_fixed=row.is_fixed) for row in rows]
     key = (*(fit.serial for fit in fits), dtype)
     woven = kept.get(key)
     if woven is None:
@@ -68,6 +65,7 @@ def _woven(patcher: ModelPatcher, files: Sequence[LoadedLora], fits: Sequence[Fi
         for number, fit in enumerate(fits):
             for placed in fit.beside:
                 strands.setdefault(placed.place.path, []).append(strand(placed, number))
+        files = [row.lora for row in rows]
         whole = Weave(strands, {path: layers.shape(path) for path in strands}, files, dtype)
         loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
         on_detach(loom_patcher, WEAVE, _weave_detached)

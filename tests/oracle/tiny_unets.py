@@ -150,12 +150,19 @@ def twin_unet(family: str, context: int = CONTEXT, pooled: int = POOLED) -> Twin
 
 def in_float64(twin: TwinUNet) -> TwinUNet:
     """Twins of their own with the same numbers, which compute in float64."""
-    made = copy.deepcopy(twin)
-    made.reference.double()
-    inner = made.patcher.model.double()
+    comfy.model_management.load_models_gpu([twin.patcher])  # takes out what other patchers of these weights put in
+    config = twin.patcher.model.model_config  # shared: newer hosts' configs can't be copied
+    inner = copy.deepcopy(twin.patcher.model, {id(config): config}).double()
     inner.manual_cast_dtype = None
     inner.diffusion_model.dtype = torch.float64  # in which the host hands latents and texts over
-    return made
+    cpu = torch.device("cpu")
+    return TwinUNet(
+        family=twin.family,
+        reference=copy.deepcopy(twin.reference).double(),
+        patcher=ModelPatcher(inner, load_device=cpu, offload_device=cpu),
+        names=twin.names,
+        sample=twin.sample,
+    )
 
 
 def randomise_(model: torch.nn.Module, rng: torch.Generator) -> None:

@@ -206,3 +206,17 @@ def test_a_quantised_layer_of_a_class_of_its_own_takes_every_kind_of_adapter() -
     x = torch.randn(3, IN)
     changed = weight + 0.5 * low.delta() - dora.delta_of(weight)
     torch.testing.assert_close(woven(x, module(x), module), nn.functional.linear(x, changed, module.bias))
+
+
+def test_a_woven_layer_prints_the_files_ranks_and_strengths_that_it_has_now() -> None:
+    group = [
+        placed(low_rank((OUT, IN), 2, 0)),
+        placed(low_rank((OUT, IN), 3, 1)),
+        placed(FullDelta(torch.ones(OUT, IN))),
+    ]
+    strands = [strand(one, number) for number, one in enumerate(group)]
+    woven = WovenLayer(strands, (OUT, IN), torch.float32, ["style", "shape", "whole"])
+    woven.set_strengths(torch.tensor([0.5, -1.0, 2.0]))
+    assert "style: rank 2 at 0.5, shape: rank 3 at -1, whole: FullDelta at 2" in repr(woven)
+    woven.set_strengths(torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.5]]))
+    assert "style: rank 2 at 0 to 1, shape: rank 3 at 1 to 1, whole: FullDelta at 0 to 0.5" in repr(woven)

@@ -86,6 +86,8 @@ def kinds(model: Any, loras_dir: Path) -> Mapping[str, str]:
     feed = next(path for path in shapes if path.endswith("ff.net.2"))
     norm = next(path for path in shapes if path.endswith("norm3"))
     out, inputs = shapes[feed]
+    wide = "time_embed.2"  # every block reads it: a change that keeps the size of a layer is seen above rounding
+    many = shapes[wide][0]
     low_rank = {"lora_A.weight": random(2, inputs), "lora_B.weight": random(out, 2)}
     layers: Mapping[str, tuple[str, Mapping[str, Tensor]]] = {
         "linear": (feed, low_rank),
@@ -95,8 +97,15 @@ def kinds(model: Any, loras_dir: Path) -> Mapping[str, str]:
         ),
         "bias": (feed, {"diff_b": random(out)}),
         "conv bias": (conv, {"diff_b": random(shapes[conv][0])}),
-        "dora": (feed, {**low_rank, "lora_magnitude_vector": random(out).abs() + 0.5}),
-        "oft": (feed, {"oft_blocks": random(4, out // 4, out // 4)}),
+        "dora": (
+            wide,
+            {
+                "lora_A.weight": random(2, shapes[wide][1]),
+                "lora_B.weight": random(many, 2),
+                "lora_magnitude_vector": random(many).abs() + 0.5,
+            },
+        ),
+        "oft": (wide, {"oft_blocks": random(4, many // 4, many // 4)}),
         "layer norm": (norm, {"diff": random(*shapes[norm]), "diff_b": random(*shapes[norm])}),
         "group norm": ("out.0", {"diff": random(*shapes["out.0"]), "diff_b": random(*shapes["out.0"])}),
         "replaced": (norm, {"set_weight": random(*shapes[norm])}),
