@@ -67,25 +67,25 @@ class Trainer:
         self.notes: list[str] = []
         self.step = 0
         self.state_path = state
-        self._denoiser, self._text = denoiser, text
+        self.denoiser, self._text = denoiser, text
         self._samples, self._empty = list(samples), empty
         self._objective = OBJECTIVES[denoiser.objective]
         self._targets = chosen_layers(denoiser.layout, settings, with_text=text is not None)
         name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
-        self._batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
+        self.batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
         self._grid = grid([sample for sample in self._samples if not sample.keep], settings.batch)
         with torch.inference_mode(False):
-            self._latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
+            self.latents = [denoiser.scaled(sample.latent[None])[0].float() for sample in self._samples]
         self._adapter = TrainedAdapter(self._targets, settings, denoiser.device)
         if self._adapter.too_small:
             self.notes.append(
                 f"{self._adapter.too_small} layers are too small for rank {settings.rank} and have the largest they can"
             )
-        self._flat, self._layers = self._adapter.flat, self._adapter.layers
+        self.parameters, self.layers = self._adapter.flat, self._adapter.layers
         self._optimiser = self._adapter.optimiser()
         self._scale = LossScale(denoiser.dtype)
         models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
-        self.identity = identity_of(settings, self._targets, self._samples, self._latents, models)
+        self.identity = identity_of(settings, self._targets, self._samples, self.latents, models)
         self._at_start, self._losses = list[float](), list[float]()
         self._history: list[tuple[int, float]] = []
 
@@ -102,17 +102,17 @@ class Trainer:
         """
         self._resume()
         injection = Injection()
-        parts = [part for part in (self._text, self._denoiser) if part is not None]
+        parts = [part for part in (self._text, self.denoiser) if part is not None]
         modules = {path: module for part in parts for path, module in part.modules().items()}
         with ExitStack() as held:
             for part in parts:
                 held.enter_context(part.frozen())
             held.callback(injection.detach)
-            injection.attach({modules[path]: layer for path, layer in self._layers.items()}, self)
-            recompute, note = should_recompute(self._denoiser, self._samples, self.settings, self.loss)
+            injection.attach({modules[path]: layer for path, layer in self.layers.items()}, self)
+            recompute, note = should_recompute(self.denoiser, self._samples, self.settings, self.loss)
             self.notes += [note] if note else []
             if recompute:
-                held.enter_context(self._denoiser.recomputing())
+                held.enter_context(self.denoiser.recomputing())
             if not self._at_start:
                 self._at_start = self._errors()
                 self._history = [(0, 1.0)]
@@ -123,9 +123,9 @@ class Trainer:
     def _one_step(self) -> StepReport:
         started = time.perf_counter()
         try:
-            loss = self._learn(self._batches.next())
+            loss = self.learn(self.batches.next())
         except torch.OutOfMemoryError:
-            self._flat.gradient.zero_()
+            self.parameters.gradient.zero_()
             raise TrainingFailed(self.step, OUT_OF_MEMORY, ADVICE_MEMORY) from None
         self.step += 1
         self._losses.append(loss)
@@ -147,21 +147,21 @@ class Trainer:
             notes=tuple(self.notes),
         )
 
-    def _learn(self, batch: Batch) -> float:
+    def learn(self, batch: Batch) -> float:
         """One step of the optimiser on a batch; the loss before it."""
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.step + 1) * group[RATE_SHARE]
         with torch.inference_mode(False), torch.enable_grad():
             loss, norm = self._gradient(batch)
             while not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                self._flat.gradient.zero_()
+                self.parameters.gradient.zero_()
                 if not bool(torch.isfinite(loss)) or not self._scale.fall():
                     what = "loss" if not bool(torch.isfinite(loss)) else "gradient"
                     value = float(loss if what == "loss" else norm)
                     raise TrainingFailed(self.step, f"the {what} is {value:g} at step {self.step + 1}", ADVICE_NAN)
                 loss, norm = self._gradient(batch)
             self._optimiser.step()
-            self._flat.gradient.zero_()
+            self.parameters.gradient.zero_()
         return float(loss)
 
     def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -169,14 +169,14 @@ class Trainer:
         loss = self.loss(batch)
         torch.autograd.backward(loss * self._scale.value)
         if self._scale.value != 1.0:
-            self._flat.gradient.mul_(1 / self._scale.value)
-        return loss.detach(), self._flat.clip(self.settings.clip)
+            self.parameters.gradient.mul_(1 / self._scale.value)
+        return loss.detach(), self.parameters.clip(self.settings.clip)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean over the batch of weight(sigma) * |output - target|^2 (mean over the numbers of a picture)."""
-        device = self._denoiser.device
-        latents = torch.stack([self._latents[number] for number in batch.numbers]).to(device)
-        sigmas = self._denoiser.sigmas_at(batch.positions).to(device)
+        device = self.denoiser.device
+        latents = torch.stack([self.latents[number] for number in batch.numbers]).to(device)
+        sigmas = self.denoiser.sigmas_at(batch.positions).to(device)
         noise = batch.noise.to(device)
         wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
         noisy, target = self._objective.noisy(latents, noise, wide), self._objective.target(latents, noise, wide)
@@ -186,7 +186,7 @@ class Trainer:
             own = self._untrained_output(kept, samples, batch.dropped, noisy, sigmas)
             target = target.to(noisy.dtype).index_copy(0, *own)
         conditions = self._conditions(samples, batch.dropped, latents.shape)
-        output = self._denoiser.predict(noisy, sigmas, conditions)
+        output = self.denoiser.predict(noisy, sigmas, conditions)
         weights = WEIGHTINGS[self.settings.weighting](self._objective, sigmas)
         return (weights * errors(output, target)).mean()
 
@@ -196,7 +196,7 @@ class Trainer:
             texts = self._text.encode(["" if gone else s.caption for s, gone in zip(samples, dropped, strict=True)])
         else:
             texts = [self._empty if gone else s.conditioning for s, gone in zip(samples, dropped, strict=True)]
-        return self._denoiser.conditions(samples, texts, shape)
+        return self.denoiser.conditions(samples, texts, shape)
 
     def _untrained_output(
         self,
@@ -214,7 +214,7 @@ class Trainer:
         own, gone = [samples[place] for place in places], [dropped[place] for place in places]
         with self._adapter.switched_off(), torch.no_grad():
             conditions = self._conditions(own, gone, noisy[index].shape)
-            return index, self._denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
+            return index, self.denoiser.predict(noisy[index], sigmas[index], conditions).to(noisy.dtype)
 
     def _validate(self) -> float | None:
         every = self.settings.validate_every
@@ -229,14 +229,14 @@ class Trainer:
         numbers = {id(sample): number for number, sample in enumerate(self._samples)}
 
         def latents_of(cells: Sequence[Cell]) -> Tensor:
-            return torch.stack([self._latents[numbers[id(cell.sample)]] for cell in cells])
+            return torch.stack([self.latents[numbers[id(cell.sample)]] for cell in cells])
 
         def conditions_of(samples: Sequence[TrainSample], shape: torch.Size) -> Any:
             return self._conditions(samples, [False] * len(samples), shape)
 
         rows = self._grid
         return [
-            e for row in rows for e in cell_errors(row, latents_of(row), self._denoiser, self._objective, conditions_of)
+            e for row in rows for e in cell_errors(row, latents_of(row), self.denoiser, self._objective, conditions_of)
         ]
 
     def save(self) -> None:
@@ -249,7 +249,7 @@ class Trainer:
         return SavedState(
             step=self.step,
             fingerprint=self.identity.text(),
-            factors=self._flat.whole.detach().clone(),
+            factors=self.parameters.whole.detach().clone(),
             optimiser=self._adapter.state_of(self._optimiser),
             errors_at_start=self._at_start,
             losses=self._losses,
@@ -264,12 +264,12 @@ class Trainer:
             found = read_state(self.state_path)
         if found is None:
             return
-        found.require_of(self.identity, self._flat.whole.shape, self.state_path.name)
+        found.require_of(self.identity, self.parameters.whole.shape, self.state_path.name)
         self._adapter.take_up(found.factors, self._optimiser, found.optimiser)
         self.step, self._scale.value = found.step, found.loss_scale
         self._at_start, self._losses = list(found.errors_at_start), list(found.losses)
         self._history = list(found.history)
-        self._batches.skip(found.step)
+        self.batches.skip(found.step)
         self.notes.append(f"goes on from step {found.step}, which an earlier run left")
 
     @property
@@ -290,11 +290,11 @@ class Trainer:
         """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
         read = [self._text.fingerprint] if self._text is not None else [s.conditioning for s in self._samples]
         texts = fingerprint([*read, self._empty] if self.settings.caption_dropout else read)
-        if texts is None or self._denoiser.fingerprint is None or (self._text and self._text.fingerprint is None):
+        if texts is None or self.denoiser.fingerprint is None or (self._text and self._text.fingerprint is None):
             return None
         return hashlib.sha256(f"{RESULTS} {self.identity.text()} {texts}".encode()).hexdigest()
 
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""
-        now = self._adapter.copies(), self._denoiser.layout, self.settings, self._samples, self.step
+        now = self._adapter.copies(), self.denoiser.layout, self.settings, self._samples, self.step
         return trained_file(name, *now)

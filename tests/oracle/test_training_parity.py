@@ -139,13 +139,15 @@ def test_the_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_pictures(tw
     denoiser = HostDenoiser(twin.patcher, model_names(twin.patcher, None))
     trainer = Watched(denoiser, samples, _settings(1, batch))
     rng = torch.Generator().manual_seed(1)
-    trainer._flat.whole.data.add_(torch.randn(trainer._flat.whole.shape, generator=rng) * 0.05)  # up is no longer 0
+    trainer.parameters.whole.data.add_(
+        torch.randn(trainer.parameters.whole.shape, generator=rng) * 0.05
+    )  # up is no longer 0
     running = trainer.run()
     next(running)
-    drawn = trainer._batches.next()
+    drawn = trainer.batches.next()
     trainer.loss(drawn).backward()
-    together = trainer._flat.gradient.clone()
-    trainer._flat.gradient.zero_()
+    together = trainer.parameters.gradient.clone()
+    trainer.parameters.gradient.zero_()
     for place in range(batch):
         alone = type(drawn)(
             drawn.numbers[place : place + 1],
@@ -155,4 +157,4 @@ def test_the_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_pictures(tw
         )
         (trainer.loss(alone) / batch).backward()
     running.close()
-    assert float((together - trainer._flat.gradient).abs().max()) <= 1e-5 * float(together.abs().max())
+    assert float((together - trainer.parameters.gradient).abs().max()) <= 1e-5 * float(together.abs().max())

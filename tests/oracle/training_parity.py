@@ -53,10 +53,10 @@ class Watched(Trainer):
     """A trainer whose factors and gradients can be looked at."""
 
     def factors(self) -> Factors:
-        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self._layers.items()}
+        return {path: (layer.down.detach(), layer.up.detach()) for path, layer in self.layers.items()}
 
     def gradients(self) -> Mapping[str, Pair]:
-        return {path: (layer.down.grad, layer.up.grad) for path, layer in self._layers.items()}
+        return {path: (layer.down.grad, layer.up.grad) for path, layer in self.layers.items()}
 
 
 def noise_levels() -> Tensor:
@@ -90,7 +90,7 @@ def assert_trains_alike(
     gradient_tolerances: of the first steps, as many as are looked at; at the very first one no down has a gradient,
         since every up is 0.
     """
-    learn, losses, clip = trainer._learn, list[float](), trainer._flat.clip
+    learn, losses, clip = trainer.learn, list[float](), trainer.parameters.clip
 
     def learn_beside(drawn: Any) -> float:
         def clip_after_looking(norm: float) -> Tensor:
@@ -104,13 +104,13 @@ def assert_trains_alike(
             return clip(norm)
 
         with monkeypatch.context() as watched:
-            watched.setattr(trainer._flat, "clip", clip_after_looking)
+            watched.setattr(trainer.parameters, "clip", clip_after_looking)
             loss = learn(drawn)
         assert loss == pytest.approx(losses[-1], rel=LOSS_TOLERANCE if len(losses) == 1 else LATER_LOSS_TOLERANCE)
         reference.step()
         return loss
 
-    monkeypatch.setattr(trainer, "_learn", learn_beside)
+    monkeypatch.setattr(trainer, "learn", learn_beside)
     assert len(list(trainer.run())) == STEPS + 1
     assert len(losses) == STEPS
     moved = {path: (down.detach(), up.detach()) for path, (down, up) in reference.factors.items()}

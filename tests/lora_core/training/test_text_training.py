@@ -33,8 +33,8 @@ def test_captions_are_read_at_every_step_and_dropped_ones_are_empty() -> None:
 
 def test_the_start_of_the_model_and_what_is_drawn_do_not_depend_on_the_text_encoder() -> None:
     alone, both = trainer_of(), trainer_of(text=FakeTextEncoder())
-    assert torch.equal(both._flat.groups[0], alone._flat.groups[0]) and len(both._flat.groups) == 2
-    first, other = alone._batches.next(), both._batches.next()
+    assert torch.equal(both.parameters.groups[0], alone.parameters.groups[0]) and len(both.parameters.groups) == 2
+    first, other = alone.batches.next(), both.batches.next()
     assert first.numbers == other.numbers and torch.equal(first.noise, other.noise)
 
 
@@ -77,11 +77,11 @@ def test_a_text_encoder_without_layers_to_train_is_told() -> None:
 def test_kept_pictures_are_held_to_both_untrained() -> None:
     (kept,) = pictures((4, 4), keep=True)
     trainer = trainer_of(samples=[kept, *pictures((4, 6))], text=FakeTextEncoder(), batch=1)
-    drawn = next(batch for batch in iter(trainer._batches.next, None) if batch.numbers == [0])
+    drawn = next(batch for batch in iter(trainer.batches.next, None) if batch.numbers == [0])
     with contextlib.closing(trainer.run()) as run:
         next(run)
         assert float(trainer.loss(drawn).detach()) == 0.0
-        trainer._flat.groups[1].data.add_(torch.randn(trainer._flat.groups[1].shape) * 0.3)
+        trainer.parameters.groups[1].data.add_(torch.randn(trainer.parameters.groups[1].shape) * 0.3)
         assert float(trainer.loss(drawn).detach()) > 1e-6
         trainer.loss(drawn).backward()
-        assert bool(trainer._flat.gradient[-len(trainer._flat.groups[1]) :].any())
+        assert bool(trainer.parameters.gradient[-len(trainer.parameters.groups[1]) :].any())

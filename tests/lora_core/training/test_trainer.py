@@ -200,16 +200,16 @@ def test_pictures_to_keep_pull_towards_the_untrained_output() -> None:
     def pull(**settings: Any) -> tuple[float, float]:
         trainer = trainer_of(samples=pictures((4, 4), keep=True) + pictures((4, 6)), steps=1, batch=1, **settings)
         noise = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(1))
-        drawn = next(batch for batch in iter(trainer._batches.next, None) if batch.numbers == [0])
+        drawn = next(batch for batch in iter(trainer.batches.next, None) if batch.numbers == [0])
         drawn = type(drawn)([0], drawn.positions, noise, [False])
         before = float(trainer.loss(drawn).detach())
         rng = torch.Generator().manual_seed(2)
-        trainer._flat.whole.data.add_(torch.randn(trainer._flat.whole.shape, generator=rng) * 0.1)
+        trainer.parameters.whole.data.add_(torch.randn(trainer.parameters.whole.shape, generator=rng) * 0.1)
         run = trainer.run()
         next(run)  # the branches stand beside the layers now
         after = trainer.loss(drawn)
         after.backward()
-        pulled = float(trainer._flat.gradient.norm())
+        pulled = float(trainer.parameters.gradient.norm())
         run.close()
         assert before == 0.0 and float(after.detach()) > 1e-6
         return before, pulled

@@ -167,15 +167,15 @@ def test_sampling_while_training_sees_the_branch_and_changes_no_number(model: An
 def test_recomputing_activations_gives_the_same_gradients(model: Any) -> None:
     trainer = _trainer(model)
     gradients: list[Tensor] = []
-    trainer._flat.whole.data.add_(torch.randn(trainer._flat.whole.shape) * 0.05)
+    trainer.parameters.whole.data.add_(torch.randn(trainer.parameters.whole.shape) * 0.05)
     with contextlib.closing(trainer.run()) as run:
         next(run)
-        drawn = trainer._batches.next()
-        for context in (contextlib.nullcontext(), trainer._denoiser.recomputing()):
+        drawn = trainer.batches.next()
+        for context in (contextlib.nullcontext(), trainer.denoiser.recomputing()):
             with context:
                 trainer.loss(drawn).backward()
-            gradients.append(trainer._flat.gradient.clone())
-            trainer._flat.gradient.zero_()
+            gradients.append(trainer.parameters.gradient.clone())
+            trainer.parameters.gradient.zero_()
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
     assert bool(gradients[0].any())
 

@@ -116,7 +116,7 @@ def _trainer(model: Any, clip: Any, samples: Any, **settings: Any) -> Trainer:
 def _moved(trainer: Trainer, spread: float = 0.05) -> Trainer:
     """With factors that do something."""
     rng = torch.Generator().manual_seed(1)
-    trainer._flat.whole.data.add_(torch.randn(trainer._flat.whole.shape, generator=rng) * spread)
+    trainer.parameters.whole.data.add_(torch.randn(trainer.parameters.whole.shape, generator=rng) * spread)
     return trainer
 
 
@@ -201,22 +201,22 @@ def test_prompts_to_keep_are_held_to_the_untrained_model_and_the_untrained_text_
         latent=data.samples[0].latent, conditioning=None, caption=PROMPT, name="kept", size=(SIDE, SIDE), keep=True
     )
     trainer = _trainer(model, clip, [kept, data.samples[0]], batch=1, weighting="none")
-    drawn = next(batch for batch in iter(trainer._batches.next, None) if batch.numbers == [0])
+    drawn = next(batch for batch in iter(trainer.batches.next, None) if batch.numbers == [0])
     with contextlib.closing(trainer.run()) as run, torch.no_grad():
         next(run)
         before = float(trainer.loss(drawn))
         _moved(trainer)
         after = float(trainer.loss(drawn))
-        sigmas = trainer._denoiser.sigmas_at(drawn.positions)
+        sigmas = trainer.denoiser.sigmas_at(drawn.positions)
         wide = sigmas.reshape(-1, 1, 1, 1)
-        noisy = trainer._latents[0][None] + wide * drawn.noise
+        noisy = trainer.latents[0][None] + wide * drawn.noise
 
         def said() -> Tensor:
             text = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
-            return trainer._denoiser.predict(noisy, sigmas, trainer._denoiser.conditions([kept], [text], noisy.shape))
+            return trainer.denoiser.predict(noisy, sigmas, trainer.denoiser.conditions([kept], [text], noisy.shape))
 
         trained = said()
-    with trainer._denoiser.frozen(), torch.no_grad():
+    with trainer.denoiser.frozen(), torch.no_grad():
         untrained = said()
     assert before == 0.0 and after == pytest.approx(float((trained - untrained).square().mean()), rel=1e-5)
     assert after > 1e-6
@@ -250,12 +250,12 @@ def test_gradients_of_captions_are_those_of_differences(demo: tuple[Any, Any, An
     first = data.samples[0]
     samples = [replace(first, caption=LONG), replace(first, caption="a (red:1.4) circle")]
     trainer = _moved(_trainer(model, clip, samples))
-    drawn = trainer._batches.next()
+    drawn = trainer.batches.next()
     with contextlib.closing(trainer.run()) as run:
         next(run)
         trainer.loss(drawn).backward()
-        gradient = trainer._flat.gradient.clone()
-        of_text = trainer._flat.groups[1]
+        gradient = trainer.parameters.gradient.clone()
+        of_text = trainer.parameters.groups[1]
         rng = torch.Generator().manual_seed(3)
         way = torch.randn(of_text.shape, generator=rng)
         losses: list[float] = []
@@ -275,8 +275,8 @@ def test_computing_layers_again_gives_the_same_gradients(
         trainer = _moved(_trainer(demo[0], demo[1], data.samples))
         with contextlib.closing(trainer.run()) as run:
             next(run)
-            trainer.loss(trainer._batches.next()).backward()
-        return trainer._flat.gradient[-len(trainer._flat.groups[1]) :]
+            trainer.loss(trainer.batches.next()).backward()
+        return trainer.parameters.gradient[-len(trainer.parameters.groups[1]) :]
 
     twice = gradient()
     monkeypatch.setattr(text_training, "Recomputed", lambda forward: forward)
@@ -330,9 +330,9 @@ def test_models_that_the_host_moves_for_a_preview_train_on_and_are_whole_after(
 
 def test_the_rate_of_the_text_encoder_is_its_own(demo: tuple[Any, Any, Any], data: TrainingSet) -> None:
     still = _trainer(demo[0], demo[1], data.samples, text_encoder_lr=0.0)
-    at_start = [part.detach().clone() for part in still._flat.groups]
+    at_start = [part.detach().clone() for part in still.parameters.groups]
     list(still.run())
-    (unet, text), (first_unet, first_text) = still._flat.groups, at_start
+    (unet, text), (first_unet, first_text) = still.parameters.groups, at_start
     assert torch.equal(text, first_text) and not torch.equal(unet, first_unet)
 
 
