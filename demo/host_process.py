@@ -26,14 +26,7 @@ def enter(host: Path, threads: int = 1) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    sys.path[:0] = [str(host.resolve()), str(DEMO / "host"), str(DEMO / "custom_nodes")]
-    import cpu_packages
+    sys.path[:0] = [str(DEMO), str(DEMO / "custom_nodes")]
+    from host.in_process import enter_host
 
-    cpu_packages.prepare()
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = True
-    args.use_pytorch_cross_attention = True  # the host's choice for a CPU, sub-quadratic, is slow to train through
+    enter_host(host, quick_attention=True)

@@ -127,13 +127,8 @@ function reportOf(name) {
 /** @param {any} node */
 function addReport(node) {
   const view = new ReportView(files);
-  separateFromCanvas(view.root, canvasElement);
-  const options = { serialize: false, getMinHeight: () => REPORT_HEIGHT };
-  const widget = node.addDOMWidget(REPORT_WIDGET, REPORT_WIDGET, view.root, options);
-  widget.serialize = false;
   reports.set(node, view);
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0], REPORT_WIDTH), Math.max(height, node.size[1])]);
+  addBelow(node, REPORT_WIDGET, view.root, REPORT_HEIGHT);
 }
 
 /** @param {any} node */
@@ -145,11 +140,21 @@ function addTraining(node) {
     },
     viewUrl: (path) => api.apiURL(path),
   });
-  separateFromCanvas(view.root, canvasElement);
-  const options = { serialize: false, getMinHeight: () => TRAINING_HEIGHT };
-  const widget = node.addDOMWidget(TRAINING_WIDGET, TRAINING_WIDGET, view.root, options);
-  widget.serialize = false;
   trainings.set(node, view);
+  addBelow(node, TRAINING_WIDGET, view.root, TRAINING_HEIGHT);
+}
+
+/**
+ * Show an element below a node's inputs, which no workflow keeps.
+ * @param {any} node
+ * @param {string} name
+ * @param {HTMLElement} root
+ * @param {number} least its height, in pixels
+ */
+function addBelow(node, name, root, least) {
+  separateFromCanvas(root, canvasElement);
+  const widget = node.addDOMWidget(name, name, root, { serialize: false, getMinHeight: () => least });
+  widget.serialize = false;
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0], REPORT_WIDTH), Math.max(height, node.size[1])]);
 }

@@ -4,6 +4,7 @@
 import { element } from "./dom.js";
 import { t } from "./page_text.js";
 import * as state from "./schedule_state.js";
+import { TextEditor } from "./text_editor.js";
 
 /** @typedef {import("./schedule_state.js").Point} Point */
 
@@ -14,13 +15,11 @@ const HEIGHT = 210; // pixels
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** The editor of one node. The text is the truth; the points are read from it and written to it. */
-export class ScheduleEditor {
-  #text = "";
+export class ScheduleEditor extends TextEditor {
   /** @type {Point[]} */
   #points = [];
   /** @type {import("./schedule_state.js").Range} */
   #range = { low: 0, high: 1.5 };
-  #linked = false;
   #surroundings;
   #curve = document.createElementNS(SVG, "path");
   #one = document.createElementNS(SVG, "path");
@@ -37,6 +36,7 @@ export class ScheduleEditor {
    *   end of one, which is a step that can be undone
    */
   constructor(surroundings) {
+    super();
     this.#surroundings = surroundings;
     const picture = document.createElementNS(SVG, "svg");
     picture.setAttribute("viewBox", "0 0 1 1");
@@ -56,24 +56,6 @@ export class ScheduleEditor {
     this.render();
   }
 
-  get text() {
-    return this.#text;
-  }
-
-  /** The text as the host sets it: at load, paste, undo. */
-  set text(text) {
-    if (text === this.#text) return;
-    this.#read(text);
-    this.render();
-  }
-
-  /** @param {boolean} linked whether the points come in over a wire, so that editing here has no effect */
-  set linked(linked) {
-    if (linked === this.#linked) return;
-    this.#linked = linked;
-    this.render();
-  }
-
   /** Pixels that the widget needs. */
   get height() {
     return HEIGHT;
@@ -82,8 +64,8 @@ export class ScheduleEditor {
   /** Draw everything as the text has it. */
   render() {
     this.#range = state.rangeOf(this.#points);
-    if (this.#area.value !== this.#text) this.#area.value = this.#text;
-    this.root.inert = this.#linked;
+    if (this.#area.value !== this.text) this.#area.value = this.text;
+    this.root.inert = this.linked;
     this.#draw();
   }
 
@@ -95,12 +77,12 @@ export class ScheduleEditor {
     this.#curve.setAttribute("d", state.pathOf(this.#points, this.#range));
     this.#one.setAttribute("d", state.pathOf([[0, 1]], this.#range));
     [this.#high.textContent, this.#low.textContent] = [String(this.#range.high), String(this.#range.low)];
-    const { problems } = state.parseSchedule(this.#text);
+    const { problems } = state.parseSchedule(this.text);
     const wrong = problems.length > 0 || !this.#points.length;
     this.#area.classList.toggle("lora-loom-wrong-number", wrong);
     this.#area.ariaInvalid = String(wrong);
     this.#plot.inert = problems.length > 0; // an edit there would drop from the text what can't be read
-    if (this.#linked) this.#hint.textContent = t("curveConnected");
+    if (this.linked) this.#hint.textContent = t("curveConnected");
     else this.#hint.textContent = wrong ? t("curveWrong", { parts: problems.join(", ") }) : t("curveKeys");
   }
 
@@ -144,14 +126,14 @@ export class ScheduleEditor {
   #drag(event, index) {
     if (event.button !== 0) return;
     const handle = this.#handles[index];
-    const before = this.#text;
+    const before = this.text;
     const move = (/** @type {PointerEvent} */ now) => {
       const [position, factor] = this.#pointUnder(now);
       this.#set(state.movePoint(this.#points, index, [detent(position), detent(factor)]));
     };
     const end = () => {
       handle.removeEventListener("pointermove", move);
-      if (this.#text === before) return;
+      if (this.text === before) return;
       this.render(); // with the range of the new points
       this.#surroundings.settled();
     };
@@ -209,21 +191,24 @@ export class ScheduleEditor {
   /** @param {Point[]} points */
   #set(points) {
     this.#points = points;
-    this.#text = state.textOf(points);
-    this.#area.value = this.#text;
+    this.keep(state.textOf(points));
+    this.#area.value = this.text;
     this.#draw();
-    this.#surroundings.changed(this.#text);
+    this.#surroundings.changed(this.text);
   }
 
   #typed() {
-    this.#read(this.#area.value);
+    this.keep(this.#area.value);
+    this.read(this.text);
     this.render();
-    this.#surroundings.changed(this.#text);
+    this.#surroundings.changed(this.text);
   }
 
-  /** @param {string} text */
-  #read(text) {
-    this.#text = text;
+  /**
+   * @override
+   * @param {string} text
+   */
+  read(text) {
     this.#points = state.parseSchedule(text).points;
   }
 

@@ -13,6 +13,7 @@ import { button, grip, loraRow } from "./stack_row_view.js";
 import * as state from "./stack_rows_state.js";
 import { scrub } from "./strength_field.js";
 import { openTemplates } from "./templates_menu.js";
+import { TextEditor } from "./text_editor.js";
 
 /** @typedef {import("./stack_rows_state.js").Row} Row */
 /** @typedef {import("./stack_rows_state.js").LoraRow} LoraRow */
@@ -30,10 +31,8 @@ const [ROWS_AT_LEAST, ROWS_AT_MOST] = [3, 12]; // between which the widget grows
 const SCALE_STEP = 0.02; // of all strengths, for each step of the header's drag
 
 /** The editor of one node. The text is the truth; the rows are read from it and written to it. */
-export class StackRowsEditor {
-  #text = "";
+export class StackRowsEditor extends TextEditor {
   #asText = false;
-  #linked = false;
   /** @type {Row[]} */
   #rows = [];
   #surroundings;
@@ -45,6 +44,7 @@ export class StackRowsEditor {
 
   /** @param {Surroundings} surroundings */
   constructor(surroundings) {
+    super();
     this.#surroundings = surroundings;
     this.#add = button(`+ ${t("add")}`, "lora-loom-add", t("addHint"), () => this.#pickNew());
     this.#add.ariaLabel = `+ ${t("add")}`;
@@ -60,23 +60,12 @@ export class StackRowsEditor {
     this.render();
   }
 
-  get text() {
-    return this.#text;
-  }
-
-  /** The text as the host sets it: at load, paste, undo. */
-  set text(text) {
-    if (text === this.#text) return;
-    this.#text = text;
+  /**
+   * @override
+   * @param {string} text
+   */
+  read(text) {
     this.#rows = state.parseRows(text);
-    this.render();
-  }
-
-  /** @param {boolean} linked whether the rows come in over a wire, so that editing here has no effect */
-  set linked(linked) {
-    if (linked === this.#linked) return;
-    this.#linked = linked;
-    this.render();
   }
 
   /** Pixels that the widget needs to show its rows. It is counted, not measured, so that nothing can grow by itself. */
@@ -91,34 +80,34 @@ export class StackRowsEditor {
   render() {
     const focused = this.#focusedPlace();
     const scrolled = this.#body.scrollTop;
-    if (this.#asText || state.isJson(this.#text)) this.#body.replaceChildren(this.#textArea());
+    if (this.#asText || state.isJson(this.text)) this.#body.replaceChildren(this.#textArea());
     else this.#body.replaceChildren(...this.#rowElements());
     this.#body.scrollTop = scrolled;
     this.#renderBar();
-    this.root.inert = this.#linked;
+    this.root.inert = this.linked;
     this.root.style.setProperty("--lora-loom-height", `${this.height}px`); // for Nodes 2.0, see lora_loom.css
     this.#focus(focused);
   }
 
   #renderBar() {
-    const json = state.isJson(this.#text);
-    this.#add.hidden = this.#templates.hidden = this.#asText || json || this.#linked;
-    this.#toggle.hidden = json || this.#linked;
+    const json = state.isJson(this.text);
+    this.#add.hidden = this.#templates.hidden = this.#asText || json || this.linked;
+    this.#toggle.hidden = json || this.linked;
     this.#toggle.textContent = t(this.#asText ? "asRows" : "asText");
     this.#toggle.title = t(this.#asText ? "asRowsHint" : "asTextHint");
-    this.#hint.textContent = this.#linked ? t("connected") : json ? t("jsonRows") : "";
+    this.#hint.textContent = this.linked ? t("connected") : json ? t("jsonRows") : "";
   }
 
   #textArea() {
-    const area = element("textarea", { value: this.#text, spellcheck: false, placeholder: "<lora:name:strength>" });
+    const area = element("textarea", { value: this.text, spellcheck: false, placeholder: "<lora:name:strength>" });
     area.ariaLabel = t("textOfRows");
     area.addEventListener("input", () => {
-      this.#text = area.value;
+      this.keep(area.value);
       this.#rows = state.parseRows(area.value);
-      this.#surroundings.changed(this.#text);
+      this.#surroundings.changed(this.text);
     });
     area.addEventListener("change", () => {
-      this.#asText ||= !state.isJson(this.#text);
+      this.#asText ||= !state.isJson(this.text);
       this.#renderBar();
       this.#surroundings.settled();
     });
@@ -306,7 +295,7 @@ export class StackRowsEditor {
 
   #openTemplates() {
     const { files } = this.#surroundings;
-    openTemplates(this.#templates, { files, rows: this.#text, add: (rows) => this.#edit(rows), now: () => this.#rows });
+    openTemplates(this.#templates, { files, rows: this.text, add: (rows) => this.#edit(rows), now: () => this.#rows });
   }
 
   /** @param {ClipboardEvent} event */
@@ -364,8 +353,8 @@ export class StackRowsEditor {
   }
 
   #write() {
-    this.#text = state.formatRows(this.#rows);
-    this.#surroundings.changed(this.#text);
+    this.keep(state.formatRows(this.#rows));
+    this.#surroundings.changed(this.text);
   }
 
   /** Which field of which row has the focus. */

@@ -83,10 +83,10 @@ class Adapter(ABC):
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> "Adapter":
         """The same adapter on other copies of its tensors, such as ones on another device."""
+        if len(tensors) != len(self.tensors()):
+            raise ValueError(f"{type(self).__name__} holds {len(self.tensors())} tensors, not {len(tensors)}")
         left = iter(tensors)
         changes: dict[str, Any] = {name: _with_tensors(value, left) for name, value in self._values()}
-        if next(left, None) is not None:
-            raise ValueError(f"{type(self).__name__} holds fewer than {len(tensors)} tensors")
         return replace(self, **changes)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
 
     def _values(self) -> list[tuple[str, Any]]:

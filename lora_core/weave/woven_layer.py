@@ -15,6 +15,8 @@ from .frozen_module import ModuleAsFrozen, channel_axis, convolution_of, convolv
 from .row_strengths import Strengths, beside_axis, of_samples
 from .strand import Strand, low_rank_of
 
+DIGITS = 3  # of a strength that is printed: in bf16 it is held to about three
+
 
 class WovenLayer(nn.Module):
     """y + sum_k s_k (branch of adapter k), the low-rank ones as one pair: y + up (s o (down x)).
@@ -158,9 +160,10 @@ class WovenLayer(nn.Module):
 
 def _shown(strength: float | Tensor) -> str:
     """One number, or the range of those of a batch's images."""
-    if not isinstance(strength, Tensor) or strength.numel() == 1:
-        return f"{float(strength):g}"
-    return f"{float(strength.min()):g} to {float(strength.max()):g}"
+    if not isinstance(strength, Tensor):
+        return f"{strength:.{DIGITS}g}"
+    least, most = (f"{float(end):.{DIGITS}g}" for end in (strength.min(), strength.max()))
+    return least if least == most else f"{least} to {most}"
 
 
 def size_of(strands: Sequence[Strand], shape: tuple[int, ...]) -> int:

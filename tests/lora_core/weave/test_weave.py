@@ -219,4 +219,11 @@ def test_a_woven_layer_prints_the_files_ranks_and_strengths_that_it_has_now() ->
     woven.set_strengths(torch.tensor([0.5, -1.0, 2.0]))
     assert "style: rank 2 at 0.5, shape: rank 3 at -1, whole: FullDelta at 2" in repr(woven)
     woven.set_strengths(torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.5]]))
-    assert "style: rank 2 at 0 to 1, shape: rank 3 at 1 to 1, whole: FullDelta at 0 to 0.5" in repr(woven)
+    assert "style: rank 2 at 0 to 1, shape: rank 3 at 1, whole: FullDelta at 0 to 0.5" in repr(woven)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_strength_is_printed_as_it_was_set_also_where_it_is_held_in_few_bits(dtype: torch.dtype) -> None:
+    woven = WovenLayer([strand(placed(low_rank((OUT, IN), 2, 0)), 0)], (OUT, IN), dtype, ["style"])
+    woven.set_strengths(torch.tensor([0.75]))
+    assert "style: rank 2 at 0.75" in repr(woven)
