@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..file_work.merging.layer_deltas import Settings
+from ..file_work.merging.layer_deltas import MergeSettings
 from ..file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_files
 from ..file_work.merging.methods import METHODS
 from ..file_work.resizing import resize
@@ -75,7 +75,7 @@ def _merge(options: argparse.Namespace) -> int:
     layout, read = model_of_options(options)
     order = MergeOrder(
         method=options.method,
-        settings=Settings(density=options.density, spread=options.spread, seed=options.seed),
+        settings=MergeSettings(density=options.density, spread=options.spread, seed=options.seed),
         limits=limits_of(options),
         size=size_of(options),
         layers=[LayerStrengths.parse(text) for text in options.layers],

@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -59,30 +59,43 @@ RATES = ((100, 1e-3), (300, 5e-4), (1000, 2e-4))  # up to so many steps -> learn
 LONG_RATE = 1e-4
 
 
+CHOICES, LIMITS = "choices", "limits"  # what a field of TrainSettings says of itself
+
+
+def _one_of(choices: Collection[str], default: str) -> Any:
+    """A field that names one of these, in the order in which a person sees them."""
+    return field(default=default, metadata={CHOICES: tuple(choices)})
+
+
+def _within(low: float, high: float, default: float | None) -> Any:
+    """A field with a number from low to high, both allowed; None is always allowed where it is the default."""
+    return field(default=default, metadata={LIMITS: (low, high)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """All choices. Names are keys of the tables above."""
+    """All choices, each with the names or the numbers that make sense."""
 
-    steps: int = 200
-    batch: int = 4  # pictures per step
-    rank: int = 16
-    alpha: float | None = None  # None: as large as the rank, so that the scale is 1
-    learning_rate: float | None = None  # None: from the steps, see RATES
-    text_encoder_lr: float = 0.5  # learning rate of the text encoders, if they are trained / that of the denoiser
-    seed: int = 0
-    targets: str = "attention"
-    algorithm: str = "lora"
-    optimiser: str = "adamw"
-    schedule: str = "cosine"
-    warmup: float = 0.05  # share of the steps in which the rate rises from 0
-    clip: float = 1.0  # largest norm of the gradient of all factors together; 0: not clipped
-    weighting: str = "min-snr"
-    timesteps: str = AUTO
-    init: str = "kaiming"
-    caption_dropout: float = 0.0  # share of the pictures that are seen with an empty caption
-    checkpointing: str = AUTO  # recompute activations in the backward pass: slower, less memory
-    validate_every: int = 25  # steps; 0: only before and after
-    save_every: int = 50  # steps between two saved states; 0: only when the run ends early
+    steps: int = _within(1, 1_000_000, 200)
+    batch: int = _within(1, 1024, 4)  # pictures per step
+    rank: int = _within(1, 4096, 16)
+    alpha: float | None = _within(1e-6, 1e6, None)  # None: as large as the rank, so that the scale is 1
+    learning_rate: float | None = _within(1e-9, 1.0, None)  # None: from the steps, see RATES
+    text_encoder_lr: float = _within(0, 100, 0.5)  # learning rate of the text encoders / that of the denoiser
+    seed: int = _within(0, 2**64 - 1, 0)
+    targets: str = _one_of(TARGETS, "attention")
+    algorithm: str = _one_of(ALGORITHMS, "lora")
+    optimiser: str = _one_of(OPTIMISERS, "adamw")
+    schedule: str = _one_of(SCHEDULES, "cosine")
+    warmup: float = _within(0, 1, 0.05)  # share of the steps in which the rate rises from 0
+    clip: float = _within(0, 1e6, 1.0)  # largest norm of the gradient of all trained numbers; 0: not clipped
+    weighting: str = _one_of(WEIGHTINGS, "min-snr")
+    timesteps: str = _one_of((AUTO, *TIMESTEPS), AUTO)
+    init: str = _one_of(INITS, "kaiming")
+    caption_dropout: float = _within(0, 1, 0.0)  # share of the pictures that are seen with an empty caption
+    checkpointing: str = _one_of((AUTO, ON, OFF), AUTO)  # recompute activations: slower, less memory
+    validate_every: int = _within(0, 1_000_000, 25)  # steps; 0: only before and after
+    save_every: int = _within(0, 1_000_000, 50)  # steps between two saved states; 0: only when the run ends early
 
     @property
     def rate(self) -> float:
@@ -110,43 +123,27 @@ class TrainSettings:
     def check(self) -> None:
         """Raises BadTraining naming everything that makes no sense."""
         wrong = [
-            f"{name} should be one of {', '.join(table)}, but is '{getattr(self, name)}'"
-            for name, table in _TABLES.items()
-            if getattr(self, name) not in table
-        ]
-        wrong += [
-            f"{name} should be {low:g} to {high:g}, but is {getattr(self, name)}"
-            for name, (low, high) in _RANGES.items()
-            if getattr(self, name) is not None and not low <= getattr(self, name) <= high  # also NaN
+            r for look in (_no_choice, _beyond) for own in fields(self) for r in look(own, getattr(self, own.name))
         ]
         if wrong:
             raise BadTraining(wrong)
 
 
-_TABLES: Mapping[str, Mapping[str, Any]] = {
-    "targets": TARGETS,
-    "algorithm": ALGORITHMS,
-    "optimiser": OPTIMISERS,
-    "schedule": SCHEDULES,
-    "weighting": WEIGHTINGS,
-    "timesteps": {AUTO: None, **TIMESTEPS},
-    "init": INITS,
-    "checkpointing": {AUTO: None, ON: None, OFF: None},
-}
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "steps": (1, 1_000_000),
-    "batch": (1, 1024),
-    "rank": (1, 4096),
-    "alpha": (1e-6, 1e6),
-    "learning_rate": (1e-9, 1.0),
-    "text_encoder_lr": (0, 100),
-    "seed": (0, 2**64 - 1),
-    "warmup": (0, 1),
-    "clip": (0, 1e6),
-    "caption_dropout": (0, 1),
-    "validate_every": (0, 1_000_000),
-    "save_every": (0, 1_000_000),
-}
+def _no_choice(own: Field[Any], value: Any) -> Iterator[str]:
+    if CHOICES in own.metadata and value not in own.metadata[CHOICES]:
+        yield f"{own.name} should be one of {', '.join(own.metadata[CHOICES])}, but is '{value}'"
+
+
+def _beyond(own: Field[Any], value: Any) -> Iterator[str]:
+    if LIMITS in own.metadata and value is not None:
+        low, high = own.metadata[LIMITS]
+        if not low <= value <= high:  # also NaN
+            yield f"{own.name} should be {low:g} to {high:g}, but is {value}"
+
+
+def choices_of(name: str) -> Sequence[str]:
+    """The names that a setting can have, as a person sees them."""
+    return next(own.metadata[CHOICES] for own in fields(TrainSettings) if own.name == name)
 
 
 def settings_of(values: Mapping[str, Any]) -> TrainSettings:

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...lora_core.file_work.merging.layer_deltas import Settings
+from ...lora_core.file_work.merging.layer_deltas import MergeSettings
 from ...lora_core.file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_files
 from ...lora_core.file_work.merging.methods import METHODS
 from ..comfy_bridge import HostProgress
@@ -78,7 +78,7 @@ class MergeLora(io.ComfyNode):
         sources, given = given_sources(lora_stack, slots), given_model(model, clip)
         order = MergeOrder(
             method=method,
-            settings=Settings(density=density, spread=spread, seed=seed),
+            settings=MergeSettings(density=density, spread=spread, seed=seed),
             limits=limits_of(rank, energy, max_error),
             size=size_of(size),
             layers=[LayerStrengths.parse(line.strip()) for line in layers.splitlines() if line.strip()],

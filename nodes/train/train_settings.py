@@ -5,9 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core.training import TrainSettings
-from ...lora_core.training.objective import WEIGHTINGS
-from ...lora_core.training.settings import ALGORITHMS, AUTO, INITS, OFF, ON, OPTIMISERS, SCHEDULES
-from ...lora_core.training.timesteps import TIMESTEPS
+from ...lora_core.training.settings import choices_of
 from ..comfy_bridge import PreviewOrder
 from ..sockets.socket_types import CATEGORY, LoraTrainSettings
 
@@ -37,31 +35,24 @@ class TrainLoraSettings(io.ComfyNode):
 
 def _adapter_inputs() -> list[Any]:
     return [
-        _choice("algorithm", ALGORITHMS, "lora: linear layers. locon: also the convolutions."),
+        _choice("algorithm", "lora: linear layers. locon: also the convolutions."),
         _number("alpha", 0.0, 0.0, 4096.0, 0.5, "The file's alpha, no unit; scale is alpha / rank. 0: as the rank."),
-        _choice("init", INITS, "Draw of the down matrix; the up matrix begins at 0, so the model begins as it is."),
+        _choice("init", "Draw of the down matrix; the up matrix begins at 0, so the model begins as it is."),
     ]
 
 
 def _learning_inputs() -> list[Any]:
     return [
-        _choice("optimiser", OPTIMISERS, "How a gradient becomes a step."),
-        _choice("schedule", SCHEDULES, "How the learning rate falls after warming up."),
+        _choice("optimiser", "How a gradient becomes a step."),
+        _choice("schedule", "How the learning rate falls after warming up."),
         _number("warmup", DEFAULT.warmup, 0.0, 1.0, 0.01, "Share of the steps in which the rate rises, 0 to 1."),
         _number("clip", DEFAULT.clip, 0.0, 1000.0, 0.1, "Largest norm of the gradient, no unit; 0: not limited."),
-        _choice("weighting", WEIGHTINGS, "min-snr: no noise level outweighs the others (eps and v models)."),
-        io.Combo.Input(
-            "timesteps",
-            options=[AUTO, *TIMESTEPS],
-            default=AUTO,
-            tooltip="Which noise levels are seen how often. auto: uniform, logit-normal for flow models.",
-        ),
+        _choice("weighting", "min-snr: no noise level outweighs the others (eps and v models)."),
+        _choice("timesteps", "Which noise levels are seen how often. auto: uniform, logit-normal for flow models."),
         _number("caption_dropout", 0.0, 0.0, 1.0, 0.01, "Share of the pictures seen without their caption, 0 to 1."),
-        io.Combo.Input(
+        _choice(
             "checkpointing",
-            options=[AUTO, ON, OFF],
-            default=AUTO,
-            tooltip="Compute activations twice instead of keeping them: slower, less memory. auto: only where they "
+            "Compute activations twice instead of keeping them: slower, less memory. auto: only where they "
             "would not fit; the report says so.",
         ),
     ]
@@ -82,8 +73,8 @@ def _watching_inputs() -> list[Any]:
     ]  # fmt: skip
 
 
-def _choice(name: str, table: Any, tooltip: str) -> Any:
-    return io.Combo.Input(name, options=list(table), default=str(getattr(DEFAULT, name)), tooltip=tooltip)
+def _choice(name: str, tooltip: str) -> Any:
+    return io.Combo.Input(name, options=list(choices_of(name)), default=str(getattr(DEFAULT, name)), tooltip=tooltip)
 
 
 def _number(name: str, default: float, low: float, high: float, step: float, tooltip: str) -> Any:

@@ -8,20 +8,20 @@ from torch import Tensor
 
 from ..deltas.factored import Factored
 from .core_space import core_space
-from .layer_deltas import Settings, Sources
+from .layer_deltas import LayerDeltas, MergeSettings
 
-Thin = Callable[[Tensor, Settings, torch.Generator], Tensor]  # core -> core with entries dropped
+Thin = Callable[[Tensor, MergeSettings, torch.Generator], Tensor]  # core -> core with entries dropped
 Join = Callable[[Sequence[Tensor]], Tensor]
 
 
-def merged_in_core(sources: Sources, settings: Settings, thin: Thin, join: Join) -> Factored:
+def merged_in_core(sources: LayerDeltas, settings: MergeSettings, thin: Thin, join: Join) -> Factored:
     """Thin out every source's core, then join them."""
     space = core_space(sources.deltas)
     thinned = [thin(core, settings, sources.draw(settings.seed, i)) for i, core in enumerate(space.cores)]
     return space.delta(join(thinned))
 
 
-def keep_largest(core: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+def keep_largest(core: Tensor, settings: MergeSettings, generator: torch.Generator) -> Tensor:
     """The share `density` of the entries with the largest magnitudes; the others are 0."""
     count = math.ceil(settings.density * core.numel())
     if count >= core.numel():
@@ -32,7 +32,7 @@ def keep_largest(core: Tensor, settings: Settings, generator: torch.Generator) -
     return thinned.reshape(core.shape)
 
 
-def drop_and_rescale(core: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+def drop_and_rescale(core: Tensor, settings: MergeSettings, generator: torch.Generator) -> Tensor:
     """Each entry with the probability `density`, divided by it, so that the mean over seeds is the core.
 
     Source: Yu et al. 2023 (arXiv 2311.03099) eq. 2.
@@ -40,7 +40,7 @@ def drop_and_rescale(core: Tensor, settings: Settings, generator: torch.Generato
     return _sampled(core, torch.full_like(core, settings.density), generator)
 
 
-def drop_by_rank_and_rescale(core: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+def drop_by_rank_and_rescale(core: Tensor, settings: MergeSettings, generator: torch.Generator) -> Tensor:
     """As drop_and_rescale, an entry's probability rising with the rank of its magnitude in its row.
 
     From density - spread / 2 for the smallest to density + spread / 2 for the largest.

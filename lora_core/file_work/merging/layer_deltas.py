@@ -11,7 +11,7 @@ from ..deltas.factored import Factored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class MergeSettings:
     """Numbers of the methods that have some; each method's docstring says which it reads."""
 
     density: float = 0.5  # share of the entries to keep, 0..1
@@ -33,7 +33,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sources:
+class LayerDeltas:
     """The deltas of one layer, each times its strength; the methods see signed, weighted changes."""
 
     deltas: Sequence[Factored]  # one or more, of one shape

@@ -3,17 +3,17 @@
 import math
 
 from ..deltas.factored import Factored, concat, dot
-from .layer_deltas import Settings, Sources
+from .layer_deltas import LayerDeltas, MergeSettings
 
 PARALLEL = 1e-6  # radians; deltas this near to one line have no great circle, and the sum is meant
 
 
-def exact_sum(sources: Sources, settings: Settings) -> Factored:
+def exact_sum(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """delta = sum_i strength_i * delta_i: what applying the files one after another does."""
     return concat(sources.deltas)
 
 
-def slerp(sources: Sources, settings: Settings) -> Factored:
+def slerp(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """The direction goes along the great circle from delta_1 to delta_2, the norm is the sum of both norms.
 
     delta = (|d1| + |d2|) * (sin((1 - t) a) d1/|d1| + sin(t a) d2/|d2|) / sin(a), with d_i = strength_i * delta_i,

@@ -25,7 +25,7 @@ from ..sources import Source, check_strengths, load_sources
 from ..writing.adapter_maker import AdapterMaker
 from ..writing.new_adapter import NewAdapter
 from ..writing.spelled_layers import rows_as_written
-from .layer_deltas import Settings, Sources
+from .layer_deltas import LayerDeltas, MergeSettings
 from .methods import METHODS, Method
 
 SKETCH_FROM = 512  # of the smaller side; below that the whole decomposition of a matrix takes less than a second
@@ -60,7 +60,7 @@ class MergeOrder:
     """How to merge."""
 
     method: str = "concat"
-    settings: Settings = field(default_factory=Settings)
+    settings: MergeSettings = field(default_factory=MergeSettings)
     limits: RankLimits = field(default_factory=RankLimits)
     size: int | None = None  # bytes for the matrices of the file
     layers: Sequence[LayerStrengths] = ()
@@ -174,14 +174,14 @@ class _Merge:
                 spectra.append((found.spectrum.values, merged.shape))
         return within_size(self._order.limits, spectra, self._order.size, self._dtype.itemsize)
 
-    def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> Sources | None:
+    def _sources_of(self, layer: AlignedLayer, strengths: Sequence[float]) -> LayerDeltas | None:
         with readable(self._what, layer.name):
             deltas = layer.deltas(self._read, [n for n, strength in enumerate(strengths) if strength])
         used = [(delta.times(strengths[n]), strengths[n]) for n, delta in deltas.items()]
         if not used:
             return None
         check_range(self._what, layer.name, (delta for delta, _ in used))
-        return Sources([delta for delta, _ in used], [strength for _, strength in used], layer.name)
+        return LayerDeltas([delta for delta, _ in used], [strength for _, strength in used], layer.name)
 
     def _vectors(self, layer: AlignedLayer) -> Mapping[str, Mapping[int, Tensor]]:
         with readable(self._what, layer.name):
@@ -216,7 +216,7 @@ class _Merge:
         return notes
 
 
-def _leading(merged: Factored, limits: RankLimits, sources: Sources) -> PartialSpectrum:
+def _leading(merged: Factored, limits: RankLimits, sources: LayerDeltas) -> PartialSpectrum:
     """The singular triples that the limits may keep: all of them by the factors, or, of a large matrix that has no
     small factors, by a sketch that tells exactly what it leaves out."""
     if merged.kronecker is not None and limits.given:

@@ -6,22 +6,22 @@ from functools import partial
 
 from ..deltas.factored import Factored
 from . import elementwise, linear, spectral
-from .layer_deltas import Settings, Sources
+from .layer_deltas import LayerDeltas, MergeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One way to merge the deltas of a layer."""
 
-    merge: Callable[[Sources, Settings], Factored]
+    merge: Callable[[LayerDeltas, MergeSettings], Factored]
     about: str  # for a person who chooses
     exact: bool = False  # the result is the weighted sum, but for what a rank limit cuts
     cuts: bool = True  # whether the rank of the result may be limited
     files: int | None = None  # the number of files it takes; None for any
-    reads: frozenset[str] = frozenset()  # fields of Settings
+    reads: frozenset[str] = frozenset()  # fields of MergeSettings
 
 
-def _in_core(thin: elementwise.Thin, join: elementwise.Join) -> Callable[[Sources, Settings], Factored]:
+def _in_core(thin: elementwise.Thin, join: elementwise.Join) -> Callable[[LayerDeltas, MergeSettings], Factored]:
     return partial(elementwise.merged_in_core, thin=thin, join=join)
 
 

@@ -9,12 +9,12 @@ from ..deltas.decompositions import svd
 from ..deltas.factored import Factored, concat
 from .core_space import core_space
 from .elementwise import add_agreeing, keep_largest
-from .layer_deltas import Settings, Sources
+from .layer_deltas import LayerDeltas, MergeSettings
 
 SAME_DIRECTION = 1e-8  # of a stack of unit vectors: below this singular value they are one direction, said twice
 
 
-def calibrated(sources: Sources, settings: Settings) -> Factored:
+def calibrated(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """The sum, with directions that several deltas share no stronger than they make them together.
 
     sigma_k is divided by eta_k = max(1, |u_k^T M|^2 / sum_i |u_k^T delta_i|^2), M the sum and u_k its left singular
@@ -30,7 +30,7 @@ def calibrated(sources: Sources, settings: Settings) -> Factored:
     return space.delta((left * (values / over)) @ right)
 
 
-def decorrelated(sources: Sources, settings: Settings) -> Factored:
+def decorrelated(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """The sum of all singular triples, their left vectors made orthonormal together, and the right ones as well.
 
     delta = P([U_1 .. U_K]) diag(S_1 .. S_K) P([V_1 .. V_K])^T with P the polar factor, the nearest orthonormal matrix.
@@ -49,7 +49,7 @@ def _polar(stack: Tensor) -> Tensor:
     return left[:, kept] @ right[kept]
 
 
-def aligned(sources: Sources, settings: Settings) -> Factored:
+def aligned(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """[delta_1 .. delta_K] = U S [V_1 .. V_K]; the V_i, in common coordinates now, are merged by TIES: U S V.
 
     Reads density. Source: Stoica et al. 2024, KnOTS (arXiv 2410.19735).
@@ -71,7 +71,7 @@ def _columns(matrix: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
     return torch.split(matrix, list(widths), dim=1)
 
 
-def orthogonal(sources: Sources, settings: Settings) -> Factored:
+def orthogonal(sources: LayerDeltas, settings: MergeSettings) -> Factored:
     """Each delta without what lies in the rows and columns of those before it: the first of the files has its way.
 
     delta_i' = (I - P_left) delta_i (I - P_right), the P projecting on the directions of delta_1 .. delta_{i-1}.

@@ -10,7 +10,7 @@ from lora_pack.lora_core.file_work.deltas.factored import Factored, concat, dot,
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
 from lora_pack.lora_core.file_work.merging import elementwise, linear, spectral
 from lora_pack.lora_core.file_work.merging.core_space import core_space
-from lora_pack.lora_core.file_work.merging.layer_deltas import Settings, Sources
+from lora_pack.lora_core.file_work.merging.layer_deltas import LayerDeltas, MergeSettings
 from lora_pack.lora_core.file_work.merging.methods import METHODS
 from lora_pack.lora_core.file_work.resizing import resize
 from lora_pack.lora_core.file_work.similarity import similarity
@@ -41,9 +41,9 @@ def low_rank(seed: int, rank: int = 3) -> Factored:
     return Factored(normal(OUT, rank, seed=seed).double(), normal(rank, IN, seed=seed + 500).double())
 
 
-def sources(*made: Factored, strengths: tuple[float, ...] = ()) -> Sources:
+def sources(*made: Factored, strengths: tuple[float, ...] = ()) -> LayerDeltas:
     given = strengths or (1.0,) * len(made)
-    return Sources([d.times(s) for d, s in zip(made, given, strict=True)], given, "a layer")
+    return LayerDeltas([d.times(s) for d, s in zip(made, given, strict=True)], given, "a layer")
 
 
 def near(found: Factored | Tensor, wanted: Tensor) -> bool:
@@ -96,8 +96,8 @@ def test_slerp_turns_the_direction_and_keeps_the_length() -> None:
         t = strengths[1] / sum(strengths)
         direction = (math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)
         length = strengths[0] * one.norm() + strengths[1] * other.norm()
-        assert near(linear.slerp(sources(one, other, strengths=strengths), Settings()), direction * length)
-    assert near(linear.slerp(sources(one, one, strengths=(0.3, 0.7)), Settings()), one.dense())
+        assert near(linear.slerp(sources(one, other, strengths=strengths), MergeSettings()), direction * length)
+    assert near(linear.slerp(sources(one, one, strengths=(0.3, 0.7)), MergeSettings()), one.dense())
 
 
 def test_ties_elects_signs_after_the_strengths() -> None:
@@ -109,7 +109,7 @@ def test_ties_elects_signs_after_the_strengths() -> None:
 
 def test_the_largest_entries_are_kept_as_many_as_asked_for() -> None:
     core = torch.arange(-5, 5).double().reshape(2, 5)
-    kept = elementwise.keep_largest(core, Settings(density=0.3, spread=0.0), torch.Generator())
+    kept = elementwise.keep_largest(core, MergeSettings(density=0.3, spread=0.0), torch.Generator())
     assert sorted(kept[kept != 0].tolist()) == [-5.0, -4.0, 4.0] or int((kept != 0).sum()) == 3
 
 
@@ -117,7 +117,7 @@ def test_the_largest_entries_are_kept_as_many_as_asked_for() -> None:
 def test_dropping_rescales_so_that_the_mean_is_the_delta(thin: elementwise.Thin) -> None:
     """peft up to 0.18 drops without rescaling: the result of its division is thrown away."""
     core = normal(8, 8).double() + 2.0
-    settings = Settings(density=0.4, spread=0.4)
+    settings = MergeSettings(density=0.4, spread=0.4)
     drawn = torch.stack([thin(core, settings, torch.Generator().manual_seed(n)) for n in range(4000)])
     assert (drawn.mean(dim=0) - core).norm() < 0.04 * core.norm()
     shares = (drawn != 0).double().mean(dim=0)
@@ -129,25 +129,25 @@ def test_dropping_rescales_so_that_the_mean_is_the_delta(thin: elementwise.Thin)
 
 def test_what_is_dropped_depends_on_the_seed_the_layer_and_the_file_alone() -> None:
     made, merge = [low_rank(1), low_rank(2)], METHODS["dare"].merge
-    first = merge(sources(*made), Settings(seed=1)).dense()
-    assert torch.equal(first, merge(sources(*made), Settings(seed=1)).dense())
-    assert not near(first, merge(sources(*made), Settings(seed=2)).dense())
-    other = Sources(made, (1.0, 1.0), "another layer")
-    assert not near(first, merge(other, Settings(seed=1)).dense())
+    first = merge(sources(*made), MergeSettings(seed=1)).dense()
+    assert torch.equal(first, merge(sources(*made), MergeSettings(seed=1)).dense())
+    assert not near(first, merge(sources(*made), MergeSettings(seed=2)).dense())
+    other = LayerDeltas(made, (1.0, 1.0), "another layer")
+    assert not near(first, merge(other, MergeSettings(seed=1)).dense())
 
 
 @pytest.mark.parametrize("method", ["svc", "tsv", "orthogonal", "svd"])
 def test_files_that_have_nothing_in_common_are_summed(method: str) -> None:
     one, other = orthogonal_pair()
-    assert near(METHODS[method].merge(sources(one, other), Settings()), one.dense() + other.dense())
+    assert near(METHODS[method].merge(sources(one, other), MergeSettings()), one.dense() + other.dense())
 
 
 def test_a_direction_that_all_files_have_is_counted_once() -> None:
     """In the plain sum it comes out K times as strong; whitening with shared directions is arbitrary in TSV's code."""
     delta = low_rank(1)
     for method in ("svc", "tsv", "orthogonal"):
-        assert near(METHODS[method].merge(sources(delta, delta), Settings()), delta.dense()), method
-    assert near(METHODS["svd"].merge(sources(delta, delta), Settings()), 2 * delta.dense())
+        assert near(METHODS[method].merge(sources(delta, delta), MergeSettings()), delta.dense()), method
+    assert near(METHODS["svd"].merge(sources(delta, delta), MergeSettings()), 2 * delta.dense())
 
 
 def test_calibration_divides_each_direction_by_how_often_it_was_counted() -> None:
@@ -158,7 +158,7 @@ def test_calibration_divides_each_direction_by_how_often_it_was_counted() -> Non
     over = (s.square() / energies).clamp_min(1.0)
     kept = s > 1e-9
     wanted = (u[:, kept] * (s / over)[kept]) @ v[kept]
-    assert near(spectral.calibrated(sources(*made), Settings()), wanted)
+    assert near(spectral.calibrated(sources(*made), MergeSettings()), wanted)
 
 
 def test_decorrelated_is_tsv_on_the_dense_matrices() -> None:
@@ -172,7 +172,7 @@ def test_decorrelated_is_tsv_on_the_dense_matrices() -> None:
         u, _, v = torch.linalg.svd(stack, full_matrices=False)
         return u @ v
 
-    assert near(spectral.decorrelated(sources(*made), Settings()), (polar(left) * values) @ polar(right))
+    assert near(spectral.decorrelated(sources(*made), MergeSettings()), (polar(left) * values) @ polar(right))
 
 
 def test_aligned_is_knots_on_the_dense_matrices_and_does_something() -> None:
@@ -180,7 +180,7 @@ def test_aligned_is_knots_on_the_dense_matrices_and_does_something() -> None:
     made = [low_rank(n) for n in range(2)]
     u, s, v = torch.linalg.svd(torch.cat([d.dense() for d in made], dim=1), full_matrices=False)
     kept = s > 1e-9
-    settings = Settings(density=0.4)
+    settings = MergeSettings(density=0.4)
     parts = [elementwise.keep_largest(part, settings, torch.Generator()) for part in v[kept].split(IN, dim=1)]
     wanted = (u[:, kept] * s[kept]) @ elementwise.add_agreeing(parts)
     found = spectral.aligned(sources(*made), settings)
@@ -190,7 +190,7 @@ def test_aligned_is_knots_on_the_dense_matrices_and_does_something() -> None:
 
 def test_orthogonal_leaves_the_first_file_alone_and_takes_its_directions_from_the_others() -> None:
     one, other = low_rank(1), low_rank(2)
-    merged = METHODS["orthogonal"].merge(sources(one, other), Settings())
+    merged = METHODS["orthogonal"].merge(sources(one, other), MergeSettings())
     left, right = one.spectrum.left, one.spectrum.right
     assert near(left.T @ merged.dense() @ right.T, left.T @ one.dense() @ right.T)
     rest = Factored(merged.dense() - one.dense(), torch.eye(IN).double())

@@ -10,7 +10,7 @@ import torch
 from lora_pack.lora_core import list_targets, open_lora
 from lora_pack.lora_core.errors import BadSetting, DifferentFamilies, FileNotWritten, NotMergeable
 from lora_pack.lora_core.file_work.deltas.rank_limits import RankLimits
-from lora_pack.lora_core.file_work.merging.layer_deltas import Settings
+from lora_pack.lora_core.file_work.merging.layer_deltas import MergeSettings
 from lora_pack.lora_core.file_work.merging.merge_files import LayerStrengths, MergeOrder, merge_files
 from lora_pack.lora_core.file_work.merging.methods import METHODS
 from lora_pack.lora_core.file_work.sources import Source
@@ -215,7 +215,7 @@ def test_two_gauges_of_the_same_loras_give_the_same_merge(tmp_path: Path, method
 @pytest.mark.parametrize("method", METHODS)
 def test_one_lora_alone_and_a_repeated_run(tmp_path: Path, method: str) -> None:
     a, b = lora_file(tmp_path / "a.safetensors", 1), lora_file(tmp_path / "b.safetensors", 2)
-    settings = Settings(density=1.0, spread=0.0)
+    settings = MergeSettings(density=1.0, spread=0.0)
     files = {a: 0.5} if METHODS[method].files is None else {a: 0.5, b: 0.0}
     assert_near(written(merge(files, method, settings=settings), tmp_path / "1.safetensors"), weighted_sum({a: 0.5}))
     merge({a: 0.5, b: 2.0}, method).write(tmp_path / "2.safetensors")
@@ -258,7 +258,7 @@ def test_the_metadata_say_how_the_file_came_about(tmp_path: Path) -> None:
     common = {"ss_base_model_version": "flux1", "sshs_model_hash": "ab" * 32, "ss_network_dim": "2"}
     a = write_adapter(tmp_path / "a.safetensors", tensors, common | {"ss_output_name": "a"})
     b = write_adapter(tmp_path / "b.safetensors", tensors, common | {"ss_output_name": "b"})
-    metadata = merge({a: 1.0, b: 0.25}, "ties", settings=Settings(density=0.3)).content.metadata
+    metadata = merge({a: 1.0, b: 0.25}, "ties", settings=MergeSettings(density=0.3)).content.metadata
     assert metadata["ss_base_model_version"] == "flux1"
     assert not metadata.keys() & {"ss_output_name", "sshs_model_hash", "ss_network_dim"}
     assert json.loads(metadata["lora_loom.made_by"]) == {
