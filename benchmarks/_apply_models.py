@@ -29,8 +29,21 @@ SMALL_SDXL: Mapping[str, Any] = dict(SDXL) | {
     "model_channels": 64, "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [0, 1],
     "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1,
 }  # fmt: skip
-SDXL_NAME = "SDXL"
-INT8 = "int8_tensorwise"  # the host's name (ComfyUI >= 0.29)
+SDXL_NAME, FLUX_NAME = "SDXL", "Flux"
+FLUX: Mapping[str, Any] = {
+    "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096,
+    "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19, "depth_single_blocks": 38,
+    "axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True,
+}  # fmt: skip
+SMALL_FLUX: Mapping[str, Any] = dict(FLUX) | {
+    "hidden_size": 128, "num_heads": 1, "depth": 1, "depth_single_blocks": 2,
+}  # fmt: skip
+IN_FLUX_BLOCKS = re.compile(r"(double|single)_blocks\.\d+\.(\w+_attn\.|\w+_mlp\.|linear)")
+INT8, NVFP4 = "int8_tensorwise", "nvfp4"  # the host's names (ComfyUI >= 0.29)
+PLAIN_STORAGES: Mapping[str, torch.dtype] = {
+    "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8_e4m3": torch.float8_e4m3fn,
+}  # fmt: skip
+QUANTISED_STORAGES = {"int8": INT8, "nvfp4": NVFP4}
 LAYER = "layer"
 
 
@@ -42,25 +55,39 @@ def build_unet(device: torch.device, *, small: bool, family: str = "SD1.5") -> A
     settings, full, tiny = {
         "SD1.5": (comfy.supported_models.SD15, SD15, SMALL_SD15),
         SDXL_NAME: (comfy.supported_models.SDXL, SDXL, SMALL_SDXL),
+        FLUX_NAME: (comfy.supported_models.Flux, FLUX, SMALL_FLUX),
     }[family]
 
     class Bare(settings):
         unet_config: Mapping[str, Any] = {}
         unet_extra_config: Mapping[str, Any] = {} if small else settings.unet_extra_config
 
-    config = Bare(dict(tiny if small else full))
-    config.set_inference_dtype(*host_dtypes(device))
-    model = config.get_model({}, "", device="cpu").eval()
+    config = Bare({**(tiny if small else full), **_newer_settings(family)})
+    config.set_inference_dtype(*host_dtypes(device, family))
+    model = config.get_model({}, "", device=device).eval()  # where many numbers are drawn fast
     _randomise(model)
-    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+    away = device if family == FLUX_NAME else torch.device("cpu")  # 24 GB are not moved for a measurement
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(model, load_device=device, offload_device=away)
 
 
-def host_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+def _newer_settings(family: str) -> dict[str, Any]:
+    """Of hosts after 0.3.75, at what they are for the family."""
+    import dataclasses
+
+    import comfy.ldm.flux.model
+
+    known = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}
+    return {"txt_ids_dims": []} if family == FLUX_NAME and "txt_ids_dims" in known else {}
+
+
+def host_dtypes(device: torch.device, family: str = "") -> tuple[torch.dtype, torch.dtype | None]:
     """The dtype in which the host keeps a UNet on a device, and the one it computes in if that is another."""
     import comfy.model_management as management
     import comfy.supported_models
 
-    supported = comfy.supported_models.SD15.supported_inference_dtypes
+    settings = {FLUX_NAME: comfy.supported_models.Flux}.get(family, comfy.supported_models.SD15)
+    supported = settings.supported_inference_dtypes
     kept = management.unet_dtype(device, 860_000_000, supported)
     return kept, management.unet_manual_cast(kept, device, supported)
 
@@ -68,11 +95,22 @@ def host_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
 def unet_call(model: Any, side: int, batch: int, device: torch.device) -> Any:
     """One call of a UNet on a latent of `side` by `side`, as a sampler makes it."""
     config = model.model_config.unet_config
+    if "image_model" in config:
+        return _flux_call(model, side, batch, device)
     latent = torch.randn(batch, 4, side, side, device=device)
     text = torch.randn(batch, 77, config["context_dim"], device=device)
     time = torch.full((batch,), 5.0, device=device)
     pooled = {"y": torch.randn(batch, config["adm_in_channels"], device=device)} if config["adm_in_channels"] else {}
     return lambda: model.apply_model(latent, time, c_crossattn=text, **pooled)
+
+
+def _flux_call(model: Any, side: int, batch: int, device: torch.device) -> Any:
+    config = model.model_config.unet_config
+    latent = torch.randn(batch, config["in_channels"], side, side, device=device)
+    text = torch.randn(batch, 512, config["context_in_dim"], device=device)
+    pooled = torch.randn(batch, config["vec_in_dim"], device=device)
+    time, guidance = torch.full((batch,), 0.5, device=device), torch.full((batch,), 3.5, device=device)
+    return lambda: model.apply_model(latent, time, c_crossattn=text, y=pooled, guidance=guidance)
 
 
 @dataclass(frozen=True)
@@ -140,26 +178,42 @@ def stored_layer(shape: LayerShape, storage: str) -> tuple[nn.Module, torch.dtyp
     import comfy.ops
     import comfy.quant_ops
 
-    if storage != "int8":
-        dtype = {"bf16": torch.bfloat16, "fp8_e4m3": torch.float8_e4m3fn}[storage]
+    if storage in PLAIN_STORAGES:
+        dtype = PLAIN_STORAGES[storage]
         layer = shape.build(comfy.ops.manual_cast, torch.float32)
         return layer.to(dtype), dtype
-    if INT8 not in comfy.quant_ops.QUANT_ALGOS or len(shape.weight) > 2:
+    kind = QUANTISED_STORAGES[storage]
+    if kind not in getattr(comfy.quant_ops, "QUANT_ALGOS", {}) or len(shape.weight) > 2:
         return None
-    weight = torch.randn(shape.weight) * SPREAD
-    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    weight = torch.randn(shape.weight, generator=torch.Generator().manual_seed(0)) * SPREAD
     layer = comfy.ops.mixed_precision_ops({}, torch.bfloat16).Linear(shape.weight[1], shape.weight[0])
-    marker = torch.frombuffer(bytearray(json.dumps({"format": INT8}).encode()), dtype=torch.uint8)
-    numbers = (weight / scale).round().to(torch.int8)
+    marker = torch.frombuffer(bytearray(json.dumps({"format": kind}).encode()), dtype=torch.uint8)
     bias = torch.zeros(shape.weight[0], dtype=torch.bfloat16)
-    layer.load_state_dict({"weight": numbers, "weight_scale": scale, "comfy_quant": marker, "bias": bias})
+    layer.load_state_dict(QUANTISE[kind](weight) | {"comfy_quant": marker, "bias": bias})
     return layer, torch.bfloat16
 
 
+def _int8(weight: Tensor) -> dict[str, Tensor]:
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    return {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale}
+
+
+def _nvfp4(weight: Tensor) -> dict[str, Tensor]:
+    import comfy.quant_ops
+
+    held = comfy.quant_ops.QuantizedTensor.from_float(weight.bfloat16(), "TensorCoreNVFP4Layout")
+    return held.state_dict("weight")
+
+
+QUANTISE = {INT8: _int8, NVFP4: _nvfp4}
+
+
 def _randomise(module: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generators: dict[torch.device, torch.Generator] = {}
     with torch.no_grad():
         for parameter in module.parameters():
+            device = parameter.device
+            generator = generators.setdefault(device, torch.Generator(device).manual_seed(0))
             parameter.normal_(0.0, SPREAD, generator=generator)
 
 
@@ -168,7 +222,7 @@ def transformer_layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {
         path: tuple(module.weight.shape)
         for path, module in model.named_modules()
-        if IN_TRANSFORMERS.search(path) and isinstance(module, nn.Linear | nn.Conv2d)
+        if (IN_TRANSFORMERS.search(path) or IN_FLUX_BLOCKS.search(path)) and isinstance(module, nn.Linear | nn.Conv2d)
     }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ._host import start_host
 from ._measure import measure
 
 CPU = torch.device("cpu")
-FILL = 0.2  # seconds that the calls of one timing shall take together
+FILL = {"cuda": 0.05, "cpu": 0.2}  # seconds that the calls of one timing shall take together, by kind of device
 MOST_CALLS = 200
 MANY_FILLS = 5  # a first call that takes this long tells enough
 GROUND = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> integers to add up
@@ -40,6 +41,7 @@ class Machine:
         return f"{self.host}, {self.name}, torch {torch.__version__}"
 
 
+@cache
 def start_machine() -> Machine:
     """Start the host on the CUDA device where there is one, else on the CPU."""
     if torch.cuda.is_available():
@@ -66,14 +68,14 @@ def _processor() -> str:
 def alternate(sides: Mapping[str, Side], device: torch.device, runs: int) -> dict[str, float]:
     """Side -> median seconds of one call, every side entered once in each run, in alternating order."""
     found: dict[str, list[float]] = {name: [] for name in sides}
-    calls = 0
+    calls, fill = 0, FILL[device.type]
     for run in range(runs):
         for name, side in list(sides.items())[:: -1 if run % 2 else 1]:
             with side() as call:
                 first = _seconds(call, device, 1)  # warms up
                 if not calls:
-                    once = first if first > MANY_FILLS * FILL else _seconds(call, device, 1)
-                    calls = max(1, min(MOST_CALLS, round(FILL / once)))
+                    once = first if first > MANY_FILLS * fill else _seconds(call, device, 1)
+                    calls = max(1, min(MOST_CALLS, round(fill / once)))
                 found[name].append(_seconds(call, device, calls))
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 

@@ -13,6 +13,7 @@ from ._measure import measure
 
 ATTENTION = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 NO_LORA = "[None]"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,28 @@ def our_steps(model: Any, data: Sequence[Any], plan: Plan, *, checkpointing: boo
     return statistics.median([report.seconds for report in trainer.run() if 1 < report.step < last])
 
 
-def peft_steps(model: Any, data: Sequence[Any], plan: Plan) -> float:
-    """Seconds of a step of a plain loop over PEFT's layers in the host's UNet, the median."""
-    unet = model.model.diffusion_model
+def peft_steps(
+    model: Any, data: Sequence[Any], plan: Plan, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> float:
+    """Seconds of a step of a plain loop over PEFT's layers in the host's UNet, the median. The UNet keeps them."""
+    unet = model.model.diffusion_model.to(device)
     trained = peft_layers(unet, plan.rank)
     optimiser = torch.optim.AdamW(trained, lr=plan.learning_rate)
-    latents = torch.stack([sample.latent for sample in data])
-    texts = torch.cat([sample.conditioning[0][0] for sample in data])
+    latents = torch.stack([sample.latent for sample in data]).to(device, dtype)
+    texts = torch.cat([sample.conditioning[0][0] for sample in data]).to(device, dtype)
+    wide = unet.label_emb[0][0].in_features if getattr(unet, "num_classes", None) else 0
+    beside = {"y": torch.randn(len(data), wide, device=device, dtype=dtype)} if wide else {}
     seconds: list[float] = []
     for _ in range(plan.steps + 1):
         started = time.perf_counter()
-        noise, times = torch.randn_like(latents), torch.randint(0, 1000, (len(data),)).float()
-        torch.autograd.backward((unet(latents + noise, times, context=texts) - noise).square().mean())
+        noise, times = torch.randn_like(latents), torch.randint(0, 1000, (len(data),), device=device).float()
+        output = unet(latents + noise, times, context=texts, **beside)
+        torch.autograd.backward((output.float() - noise.float()).square().mean())
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
 

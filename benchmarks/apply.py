@@ -101,6 +101,7 @@ class Bench:
     small: bool
     family: str = "SD1.5"  # of the UNet
     latent: int | None = None  # side of the UNet's latent, where a run asks for one
+    stacks: Sequence[tuple[int, int]] = STACKS
 
     @property
     def device(self) -> torch.device:
@@ -130,7 +131,7 @@ class Bench:
     @property
     def dtype(self) -> torch.dtype:
         """In which the host's model computes."""
-        kept, cast = host_dtypes(self.device)
+        kept, cast = host_dtypes(self.device, self.family)
         return cast or kept
 
     def files(self, count: int, rank: int) -> tuple[list[str], list[dict[str, Factors]]]:
@@ -252,7 +253,7 @@ class _Last:
 def step_rows(bench: Bench) -> list[Row]:
     """One call of the UNet behind chains of nodes."""
     rows: list[Row] = []
-    for count, rank in STACKS:
+    for count, rank in bench.stacks:
         case = f"step, {bench.unet_name}, latent {bench.side}, batch {bench.batch}, {count} x rank {rank}"
         if not bench.wanted(case):
             continue
@@ -321,7 +322,7 @@ def layer_rows(bench: Bench) -> list[Row]:
 
     rows: list[Row] = []
     for shape in LAYERS:
-        cases = [(count, rank, f"layer, {shape.name}, {count} x rank {rank}") for count, rank in STACKS]
+        cases = [(count, rank, f"layer, {shape.name}, {count} x rank {rank}") for count, rank in bench.stacks]
         cases = [case for case in cases if bench.wanted(case[2])]
         if not cases:
             continue

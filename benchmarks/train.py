@@ -68,12 +68,12 @@ def main() -> None:
 
 def step_rows(name: str, subject: Subject, runs: int, *, with_host: bool) -> list[Row]:
     """One model's steps, at every batch."""
-    model = _model(subject.config)
+    model = model_of(subject.config)
     count = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
     rows: list[Row] = []
     plan = Plan(subject.steps, RANK, RATE)
     for batch in BATCHES:
-        data = _data(batch, subject.side, int(subject.config["context_dim"]))
+        data = data_of(batch, subject.side, int(subject.config["context_dim"]))
         sides: dict[str, Callable[[], float]] = {
             "ours": lambda data=data: our_steps(model, data, plan, checkpointing=False),
             "ours, checkpointing": lambda data=data: our_steps(model, data, plan, checkpointing=True),
@@ -100,34 +100,44 @@ def _medians(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, C
     return {side: median_cost(costs) for side, costs in found.items()}
 
 
-def _model(config: Mapping[str, Any]) -> Any:
+def model_of(
+    config: Mapping[str, Any],
+    kept: torch.dtype = torch.float32,
+    computed: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Any:
+    """A patcher of a UNet with random weights, kept as one dtype and computing in that or another."""
     import comfy.model_patcher
     import comfy.supported_models
 
-    class Bare(comfy.supported_models.SD15):
+    family = comfy.supported_models.SDXL if config["adm_in_channels"] else comfy.supported_models.SD15
+
+    class Bare(family):
         unet_config: Mapping[str, Any] = {}
         unet_extra_config: Mapping[str, Any] = {}
 
+    device = device or torch.device("cpu")
     settings = Bare(dict(config))
-    settings.set_inference_dtype(torch.float32, None)
-    model = settings.get_model({}, "", device="cpu").eval().requires_grad_(False)
-    rng = torch.Generator().manual_seed(0)
+    settings.set_inference_dtype(kept, computed)
+    model = settings.get_model({}, "", device=device).eval().requires_grad_(False)
+    rng = torch.Generator(device).manual_seed(0)
     for parameter in model.diffusion_model.parameters():
         fan = max(1, parameter[0].numel()) if parameter.dim() > 1 else 1
-        parameter.copy_(torch.randn(parameter.shape, generator=rng) * (0.7 * fan**-0.5 if parameter.dim() > 1 else 0.1))
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+        drawn = torch.randn(parameter.shape, generator=rng, device=device)
+        parameter.copy_(drawn * (0.7 * fan**-0.5 if parameter.dim() > 1 else 0.1))
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
 
 
-def _data(count: int, side: int, width: int) -> Sequence[Any]:
-    """Pictures that all have captions of their own."""
+def data_of(count: int, side: int, width: int, pooled: int | None = None) -> Sequence[Any]:
+    """Pictures that all have captions of their own; `pooled` is the width of SDXL's vector, its sizes counted in."""
     from lora_pack.lora_core.training.dataset import TrainSample
 
     rng = torch.Generator().manual_seed(1)
+    beside = {"pooled_output": torch.randn(1, 1280, generator=rng)} if pooled else {}
     return [
         TrainSample(
             latent=torch.randn(4, side, side, generator=rng),
-            conditioning=[[torch.randn(1, TOKENS, width, generator=rng), {}]],
+            conditioning=[[torch.randn(1, TOKENS, width, generator=rng), dict(beside)]],
             caption=str(number),
             name=str(number),
             size=(side * 8, side * 8),

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from . import cpu_packages
 
+DYNAMIC_VRAM = "LORA_LOOM_DYNAMIC_VRAM"
+
 
 def enter_host(host: Path, base: Path | None = None, *, quick_attention: bool = False) -> None:
     """After it, `import comfy`, `nodes` or `folder_paths` are this host's. Call once, before anything imports them.
 
-    The GPU is used only where LORA_LOOM_GPU is set. The host's own warnings at import are its own affair.
+    The GPU is used only where LORA_LOOM_GPU is set, and there the host's dynamic VRAM only where
+    LORA_LOOM_DYNAMIC_VRAM is. The host's own warnings at import are its own affair.
 
     Args:
         host: its folder.
@@ -28,9 +31,35 @@ def enter_host(host: Path, base: Path | None = None, *, quick_attention: bool = 
         args.use_pytorch_cross_attention = quick_attention or args.use_pytorch_cross_attention
         if base is not None:
             args.base_directory = str(base)
+        is_dynamic = bool(os.environ.get(DYNAMIC_VRAM)) and not args.cpu
+        if is_dynamic:
+            import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
+
+            comfy_aimdo.control.init()
         import comfy.sd  # pyright: ignore  # noqa: F401
         import comfy_api.latest  # pyright: ignore  # noqa: F401
         import folder_paths  # pyright: ignore
         import nodes  # pyright: ignore  # noqa: F401
+
+        if is_dynamic:
+            _start_dynamic_vram()
     if base is not None and Path(folder_paths.base_path).resolve() != base.resolve():
         raise RuntimeError(f"folder_paths was imported before: its base is {folder_paths.base_path}")
+
+
+def _start_dynamic_vram() -> None:
+    """As main.py does on an NVIDIA card: weights are streamed to it layer by layer."""
+    import comfy.memory_management  # pyright: ignore[reportMissingImports]
+    import comfy.model_management  # pyright: ignore[reportMissingImports]
+    import comfy.model_patcher  # pyright: ignore[reportMissingImports]
+    import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
+
+    devices = [device.index for device in comfy.model_management.get_all_torch_devices()]
+    try:
+        is_ready = comfy_aimdo.control.init_devices((index, 0) for index in devices)
+    except TypeError:  # comfy-aimdo before 0.4.10
+        is_ready = comfy_aimdo.control.init_devices(devices)
+    if not is_ready:
+        raise RuntimeError("comfy-aimdo can't stream weights on this machine")
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+    comfy.memory_management.aimdo_enabled = True

@@ -12,6 +12,7 @@ from ..files.lora_file import LoraFile, Reader, identify
 from ..files.safetensors_header import Header, read_header
 from ..names.target_layer import ModelLayout, list_targets
 from .open_clip import Stored, shapes_by_layer, stored_layers
+from .packed_weights import whole_shapes
 
 # Beside a weight "x.weight": the number that its stored values are to be multiplied by.
 SCALE_ENDS: Sequence[str] = (".scale_weight", ".weight_scale")
@@ -31,8 +32,7 @@ class Checkpoint:
         """Read the header. Raises FileMissing, PickleRefused or FileDamaged."""
         identity = identify(path)
         header = read_header(path)
-        shapes = {name: entry.shape for name, entry in header.entries.items()}
-        return cls(LoraFile(identity, header, None), stored_layers(shapes))
+        return cls(LoraFile(identity, header, None), stored_layers(whole_shapes(header.entries)))
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Checkpoint:
 
     def layout(self) -> ModelLayout:
         """The layers that are in the file."""
-        return list_targets(shapes_by_layer({name: entry.shape for name, entry in self.header.entries.items()}))
+        return list_targets(shapes_by_layer(whole_shapes(self.header.entries)))
 
     def place(self, name: str) -> Stored:
         """Where a parameter of the layout is in the file."""

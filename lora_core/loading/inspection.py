@@ -21,6 +21,7 @@ from ..names.target_layer import ModelLayout, list_targets
 from .file_family import family_of_header
 from .loaded_lora import assemble
 from .open_clip import shapes_by_layer
+from .packed_weights import whole_shapes
 from .refusals import refuse_foreign
 
 NO_MODEL_GIVEN = Family("not given", "")
@@ -119,7 +120,7 @@ def open_file_or_key_list(path: Path) -> LoraFile:
 def read_layout(path: Path) -> ModelLayout:
     """The layers of a checkpoint (safetensors) or of a key list in JSON. Reads headers only. Raises FileError."""
     entries = _entries(path)[0] if path.suffix.lower() == ".json" else read_header(path).entries
-    return list_targets(shapes_by_layer({name: entry.shape for name, entry in entries.items()}))
+    return list_targets(shapes_by_layer(whole_shapes(entries)))
 
 
 def _entries(path: Path) -> tuple[dict[str, TensorEntry], bool]:

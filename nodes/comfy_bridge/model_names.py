@@ -44,4 +44,7 @@ def forget_names() -> None:
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    """Name -> shape. A quantised parameter tells that of its numbers; the state dict holds them packed, two a byte."""
+    packed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    whole = {name: tuple(tensor.shape) for name, tensor in module.named_parameters(remove_duplicate=False)}
+    return packed | {name: shape for name, shape in whole.items() if name in packed}

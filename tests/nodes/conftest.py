@@ -22,7 +22,6 @@ RANK = 4
 @pytest.fixture(scope="session")
 def model(host: Host) -> Any:
     """A ModelPatcher on an SD1.5-like UNet with random weights."""
-    import comfy.model_patcher
     import comfy.supported_models
 
     class Tiny(comfy.supported_models.SD15):
@@ -36,8 +35,17 @@ def model(host: Host) -> Any:
     with torch.no_grad():
         for parameter in base.diffusion_model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+    return patcher_of(base)
+
+
+def patcher_of(base: Any) -> Any:
+    """A model for the device that the host computes on, in the class of patcher that its own loaders take."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    of_host = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    device = comfy.model_management.get_torch_device()
+    return of_host(base, load_device=device, offload_device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -51,10 +59,17 @@ def run(model: Any) -> Callable[[Any], Tensor]:
 
     def step(patcher: Any) -> Tensor:
         comfy.model_management.load_models_gpu([patcher])
-        with torch.no_grad():
-            return patcher.model.apply_model(latent, torch.tensor([5.0, 5.0]), c_crossattn=text)
+        return one_step(patcher, latent, text)
 
     return step
+
+
+def one_step(patcher: Any, latent: Tensor, text: Tensor) -> Tensor:
+    """A call of a model that is loaded already, on the device where it is; the answer on the CPU."""
+    device = patcher.load_device
+    with torch.no_grad():
+        times = torch.tensor([5.0, 5.0], device=device)
+        return patcher.model.apply_model(latent.to(device), times, c_crossattn=text.to(device)).cpu()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lora_pack.nodes.comfy_bridge import PLAN, WEAVE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..conftest import CONFIG
+from ..conftest import CONFIG, one_step, patcher_of
 
 Step = Callable[[Any], Tensor]
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # outputs of order 1
@@ -216,8 +216,7 @@ def _step(patcher: Any) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     latent = torch.randn(2, 4, 16, 16, generator=generator)
     text = torch.randn(2, 7, 768, generator=generator)
-    with torch.no_grad():
-        return patcher.model.apply_model(latent, torch.tensor([5.0, 5.0]), c_crossattn=text)
+    return one_step(patcher, latent, text)
 
 
 def test_the_hosts_loader_before_and_after_ours_adds_up(model: Any, run: Step, style: str, loras_dir: Path) -> None:
@@ -312,7 +311,6 @@ def test_unloading_lets_go_of_files_and_matrices(model: Any, run: Step, style: s
 @pytest.fixture(scope="module", params=["fp8", "bf16"])
 def rounded(request: pytest.FixtureRequest, model: Any) -> Any:
     """The tiny model with its weights stored in few bits, computing in float32."""
-    import comfy.model_patcher
     import comfy.supported_models
 
     stored = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16}[request.param]
@@ -324,8 +322,7 @@ def rounded(request: pytest.FixtureRequest, model: Any) -> Any:
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             parameter.copy_(weights[name].to(parameter.dtype))
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+    return patcher_of(base)
 
 
 def _small(loras_dir: Path, tensors: Mapping[str, Tensor]) -> str:

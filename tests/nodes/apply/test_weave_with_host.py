@@ -7,6 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.model_management
+import comfy.ops
+import comfy.quant_ops
 import pytest
 import torch
 from lora_pack.lora_core.weave import AUTO, BRANCH, MERGE
@@ -16,7 +19,7 @@ from lora_pack.nodes.comfy_bridge import WEAVE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-INT8 = "int8_tensorwise"  # the host's name (ComfyUI >= 0.29)
+from ..conftest import patcher_of
 
 
 def _apply(model: Any, name: str, strength: float = 1.0, mode: str = BRANCH) -> Any:
@@ -143,29 +146,30 @@ def test_a_file_that_goes_away_while_it_is_applied_changes_nothing_until_the_gra
     assert torch.equal(run(model), base)
 
 
-@pytest.fixture
-def quantised() -> Any:
-    """A host patcher that carries one int8 layer of the host's own, and its dense float32 weight."""
-    import comfy.model_patcher
-    import comfy.ops
-    import comfy.quant_ops
+FORMATS = sorted(getattr(comfy.quant_ops, "QUANT_ALGOS", {}))  # every one that this host can keep a layer in
+NO_PRODUCT_ON_A_CPU = ("mxfp8",)  # torch multiplies such blocks on a card alone; the host's other way dequantises
+OUT, IN = 128, 256
 
-    if INT8 not in getattr(comfy.quant_ops, "QUANT_ALGOS", {}):
-        pytest.skip("this ComfyUI has no int8 layers")
-    weight = torch.randn(96, 64, generator=torch.Generator().manual_seed(4)) * 0.1
-    scale = weight.abs().amax(dim=1, keepdim=True) / 127
-    layer = comfy.ops.mixed_precision_ops({}, torch.float32).Linear(64, 96)
-    marker = torch.frombuffer(bytearray(json.dumps({"format": INT8}).encode()), dtype=torch.uint8)
-    numbers = (weight / scale).round().to(torch.int8)
-    layer.load_state_dict({"weight": numbers, "weight_scale": scale, "comfy_quant": marker, "bias": torch.zeros(96)})
+
+@pytest.fixture(params=FORMATS)
+def quantised(request: pytest.FixtureRequest) -> Any:
+    """A host patcher that carries one layer in a format of the host's own."""
+    algorithm = comfy.quant_ops.QUANT_ALGOS[request.param]
+    weight = torch.randn(OUT, IN, generator=torch.Generator().manual_seed(4)) * 0.1
+    if not hasattr(comfy.quant_ops.QuantizedTensor, "state_dict"):
+        pytest.skip("this ComfyUI writes no layer of this format")
+    held = comfy.quant_ops.QuantizedTensor.from_float(weight, algorithm["comfy_tensor_layout"])
+    dequantises = request.param in NO_PRODUCT_ON_A_CPU and comfy.model_management.cpu_mode()
+    layer = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=dequantises).Linear(IN, OUT)
+    marker = torch.frombuffer(bytearray(json.dumps({"format": request.param}).encode()), dtype=torch.uint8)
+    layer.load_state_dict(held.state_dict("weight") | {"comfy_quant": marker, "bias": torch.zeros(OUT)})
     model = nn.Module()
     model.diffusion_model = nn.Module()
     model.diffusion_model.layer = layer.requires_grad_(False)
     model.model_config = SimpleNamespace(unet_config={}, custom_operations=None)
     model.manual_cast_dtype = None
     model.get_dtype = lambda: torch.float32
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    return patcher_of(model)
 
 
 def _layer_file(loras_dir: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -174,19 +178,17 @@ def _layer_file(loras_dir: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def test_an_int8_layer_of_the_host_keeps_its_quantised_product_and_gets_the_exact_change(
+def test_a_quantised_layer_of_the_host_keeps_its_quantised_product_and_gets_the_exact_change(
     quantised: Any, loras_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import comfy.model_management
-
     generator = torch.Generator().manual_seed(8)
-    down, up = torch.randn(4, 64, generator=generator) * 0.05, torch.randn(96, 4, generator=generator) * 0.05
-    x = torch.randn(5, 64, generator=generator)
+    down, up = torch.randn(4, IN, generator=generator) * 0.05, torch.randn(OUT, 4, generator=generator) * 0.05
+    x = torch.randn(5, IN, generator=generator)
     layer = quantised.model.diffusion_model.layer
-    weight = layer.weight
+    weight, device = layer.weight, quantised.load_device
     name = _layer_file(loras_dir, {"lora_A.weight": down, "lora_B.weight": up})
     comfy.model_management.load_models_gpu([quantised])
-    before = layer(x)
+    before = layer(x.to(device)).cpu()
     products: list[type] = []
     own = type(layer).forward
     monkeypatch.setattr(
@@ -194,10 +196,10 @@ def test_an_int8_layer_of_the_host_keeps_its_quantised_product_and_gets_the_exac
     )
     patched = _apply(quantised, name, 0.5, AUTO)
     comfy.model_management.load_models_gpu([patched])
-    change = (layer(x) - before).double()
+    change = (layer(x.to(device)).cpu() - before).double()
     exact = x.double() @ (0.5 * up.double() @ down.double()).T
     assert ((change - exact).norm() / exact.norm()).item() <= 1e-4
     assert products == [type(weight)] and type(weight) not in (Tensor, nn.Parameter)
-    assert torch.equal(layer.weight.dequantize(), weight.dequantize())
+    assert torch.equal(layer.weight.dequantize().cpu(), weight.dequantize().cpu())
     comfy.model_management.load_models_gpu([quantised])
-    assert torch.equal(layer(x), before)
+    assert torch.equal(layer(x.to(device)).cpu(), before)

@@ -103,7 +103,7 @@ def test_making_room_for_another_model_on_a_small_card_unloads_one_after_the_oth
 
     monkeypatch.setattr(management, "get_free_memory", free_on_card)
     for needed in (150_000, 1_000_000, 10**12):
-        management.free_memory(needed, CPU)
+        management.free_memory(needed, model.load_device)
         gc.collect()
     monkeypatch.undo()
     assert torch.equal(run(last), wanted[-1])

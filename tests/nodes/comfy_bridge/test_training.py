@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.sample
 import comfy.utils
@@ -21,6 +20,8 @@ from lora_pack.lora_core.training.dataset import TrainSample
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 from torch import Tensor
+
+from ..conftest import patcher_of
 
 SETTINGS: dict[str, Any] = {
     "steps": 4, "batch": 2, "rank": 4, "learning_rate": 1e-2, "warmup": 0.0, "checkpointing": "off",
@@ -74,7 +75,7 @@ def _copied(model: Any) -> Any:
     for name, parameter in list(inner.named_parameters()):
         parent, _, leaf = name.rpartition(".")
         inner.get_submodule(parent)._parameters[leaf] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
-    return comfy.model_patcher.ModelPatcher(inner, CPU, CPU)
+    return patcher_of(inner)
 
 
 def _state(model: Any) -> State:
