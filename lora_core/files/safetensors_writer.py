@@ -73,7 +73,7 @@ def _bytes_of(key: str, tensor: Tensor, plan: Plan) -> memoryview:
     dtype, shape = plan[key]
     if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
         raise ValueError(f"{key} was to be {dtype} {list(shape)}, but is {tensor.dtype} {list(tensor.shape)}")
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -85,11 +85,12 @@ class TrainedAdapter:
                 layer.is_on = True
 
     def copies(self) -> list[TrainedLayer]:
-        """The factors as they are now."""
-        return [
-            TrainedLayer(path, layer.down.detach().clone(), layer.up.detach().clone())
-            for path, layer in self.layers.items()
-        ]
+        """The factors as they are now, on the CPU."""
+        return [TrainedLayer(path, _kept(layer.down), _kept(layer.up)) for path, layer in self.layers.items()]
+
+
+def _kept(factor: Tensor) -> Tensor:
+    return factor.detach().to("cpu", copy=True)
 
 
 def _shapes(target: TargetLayer, settings: TrainSettings) -> list[tuple[int, ...]]:

@@ -71,9 +71,21 @@ class Weave(nn.Module):
 
     def place(self, device: torch.device) -> None:
         """Move the matrices to a device, if they are elsewhere."""
+        self._make_own()
         here = next((parameter.device for parameter in self.parameters()), device)
         if here != device:
             self.to(device)
+
+    def _make_own(self) -> None:
+        """Copy what a host has moved in inference mode: such a tensor can't be written to, or trained through, later."""
+        if torch.is_inference_mode_enabled():
+            return
+        for module in self.modules():
+            for table in (module._parameters, module._buffers):  # torch has no public way to replace what they hold
+                for name, tensor in table.items():
+                    if tensor is not None and tensor.is_inference():
+                        own = tensor.clone()
+                        table[name] = nn.Parameter(own, requires_grad=False) if name in module._parameters else own
 
     def set_strengths(self, strengths: Sequence[float] | Tensor) -> None:
         """Take over the strength of each file; no weight and no matrix is written.
@@ -83,6 +95,7 @@ class Weave(nn.Module):
         """
         values = torch.as_tensor(strengths, dtype=torch.float32)
         layers = self.build().values()
+        self._make_own()
         if self._set is not None and torch.equal(self._set, values):
             return
         self._set = None  # half of a change would be taken for a whole one

@@ -141,7 +141,8 @@ class HostDenoiser:
     def sigmas_at(self, positions: Tensor) -> Tensor:
         """See Denoiser.sigmas_at: between the model's own least and largest, at its own timesteps if it has steps."""
         sampling = self._sampling
-        first, last = (sampling.timestep(torch.as_tensor(s).float()) for s in (sampling.sigma_min, sampling.sigma_max))
+        ends = (sampling.sigma_min, sampling.sigma_max)  # tensors of the model's device, positions are the CPU's
+        first, last = (float(sampling.timestep(torch.as_tensor(end).float())) for end in ends)
         times = first + positions * (last - first)
         if self.objective != "flow":
             times = times.round()

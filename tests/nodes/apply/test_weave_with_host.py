@@ -203,3 +203,18 @@ def test_a_quantised_layer_of_the_host_keeps_its_quantised_product_and_gets_the_
     assert torch.equal(layer.weight.dequantize().cpu(), weight.dequantize().cpu())
     comfy.model_management.load_models_gpu([quantised])
     assert torch.equal(layer(x.to(device)).cpu(), before)
+
+
+def test_a_strength_changes_after_the_host_moved_the_matrices_away_and_back(
+    model: Any, run: Callable[[Any], Tensor], style: str
+) -> None:
+    wanted = run(_apply(model, style, 0.3))
+    with torch.inference_mode():  # as the host's executor runs everything, freeing memory included
+        patched = _apply(model, style, 0.8)
+        run(patched)
+        (beside,) = patched.get_nested_additional_models()
+        beside.model.to(torch.float64).to(torch.float32)  # as a move to the CPU and back: other tensors, of this mode
+        assert any(tensor.is_inference() for tensor in beside.model.buffers())
+        changed = _apply(model, style, 0.3)
+        assert changed.get_nested_additional_models()[0].model is beside.model
+        assert torch.allclose(run(changed), wanted, atol=1e-6)
