@@ -64,10 +64,11 @@ def build_unet(device: torch.device, *, small: bool, family: str = "SD1.5") -> A
 
     config = Bare({**(tiny if small else full), **_newer_settings(family)})
     config.set_inference_dtype(*host_dtypes(device, family))
-    model = config.get_model({}, "", device=device).eval()  # where many numbers are drawn fast
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    is_dynamic = patcher is not comfy.model_patcher.ModelPatcher  # it streams what lies in the CPU's memory
+    model = config.get_model({}, "", device="cpu" if is_dynamic else device).eval()  # a card draws numbers fast
     _randomise(model)
     away = device if family == FLUX_NAME else torch.device("cpu")  # 24 GB are not moved for a measurement
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return patcher(model, load_device=device, offload_device=away)
 
 

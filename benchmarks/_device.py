@@ -19,7 +19,7 @@ from ._host import start_host
 from ._measure import measure
 
 CPU = torch.device("cpu")
-FILL = {"cuda": 0.05, "cpu": 0.2}  # seconds that the calls of one timing shall take together, by kind of device
+FILL = {"cuda": 0.3, "cpu": 0.2}  # seconds that the calls of one timing shall take together, by kind of device
 MOST_CALLS = 200
 MANY_FILLS = 5  # a first call that takes this long tells enough
 GROUND = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> integers to add up

@@ -109,6 +109,11 @@ class Bench:
         return self.machine.device
 
     @property
+    def is_dynamic(self) -> bool:
+        """Whether the host streams the UNet's weights."""
+        return bool(getattr(self.unet, "is_dynamic", bool)())
+
+    @property
     def batch(self) -> int:
         """Pictures in one call of the model: with and without the prompt, where that costs little."""
         return 1 if self.device.type == "cpu" else 2
@@ -252,12 +257,7 @@ class _Last:
 
 def step_rows(bench: Bench) -> list[Row]:
     """One call of the UNet behind chains of nodes."""
-    rows: list[Row] = []
-    for count, rank in bench.stacks:
-        case = f"step, {bench.unet_name}, latent {bench.side}, batch {bench.batch}, {count} x rank {rank}"
-        if not bench.wanted(case):
-            continue
-        rows += _rows(case, _step_seconds(bench, count, rank), "s")
+    rows = [row for count, rank in bench.stacks for row in stack_rows(bench, count, rank)]
     case = f"step, {bench.unet_name}, latent {bench.side}, batch {bench.batch}, same total rank"
     if bench.wanted(case):
         many, one = (f"{count} x rank {rank}" for count, rank in SAME_TOTAL)
@@ -265,6 +265,12 @@ def step_rows(bench: Bench) -> list[Row]:
         print(f"{case}: {seconds} s", flush=True)
         rows.append(Row(f"{case}, {many}", seconds[many], seconds[one], one, seconds[one] / seconds[many], "s"))
     return rows
+
+
+def stack_rows(bench: Bench, count: int, rank: int) -> list[Row]:
+    """One call of the UNet behind one chain of nodes."""
+    case = f"step, {bench.unet_name}, latent {bench.side}, batch {bench.batch}, {count} x rank {rank}"
+    return _rows(case, _step_seconds(bench, count, rank), "s") if bench.wanted(case) else []
 
 
 def _same_total_seconds(bench: Bench) -> dict[str, float]:

@@ -68,8 +68,19 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
         return NoHost.from_parent(parent, path=module_path)
     _base_directories.append(tempfile.mkdtemp(prefix="lora-loom-host-"))
     enter_host(found.path, Path(_base_directories[0]))
+    _compute_in_whole_float32()
     _entered.append(found)
     return None
+
+
+def _compute_in_whole_float32() -> None:
+    """On a card, convolutions round to 10 bits (TF32) and hosts merge in float16; comparisons are made without."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    import comfy.model_management
+
+    comfy.model_management.lora_compute_dtype = lambda device: torch.float32
 
 
 def pytest_configure() -> None:

@@ -24,7 +24,8 @@ from .report import page
 MINUTES = 9.0
 LEAST_SECONDS = 20.0  # a part is not begun with less
 PROCESSORS = 8  # with so many, parts that are not timed run beside each other
-BESIDE = 4  # of them at once
+BESIDE = 6  # of them at once
+THREADS_BESIDE = "3"
 LINES, TABLE, ROWS = "findings.jsonl", "device.md", "device.json"
 
 
@@ -45,9 +46,9 @@ class Day:
 
 @dataclass
 class Running:
-    """A part at work."""
+    """Parts at work in one process: one, but for a rehearsal, which enters the host once for many."""
 
-    part: Part
+    parts: Sequence[Part]
     process: "subprocess.Popen[bytes]"
     begun: float
     ends: float
@@ -57,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the day, or, with --part, one part of it in this process."""
     options = _options(argv)
     if options.part:
-        part = next(part for part in PARTS if part.name == options.part)
-        part.work(Record(options.out / LINES, part.name), options.rehearse)
+        for part in [part for part in PARTS if part.name in options.part]:
+            part.work(Record(options.out / LINES, part.name), options.rehearse)
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / LINES).unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pinned", metavar="FOLDER", help="a ComfyUI 0.3.75, on which the nodes are tried too")
     parser.add_argument("--only", nargs="*", choices=[part.name for part in PARTS], help="run these parts")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on the CPU: is the script itself in order")
-    parser.add_argument("--part", choices=[part.name for part in PARTS], help=argparse.SUPPRESS)
+    parser.add_argument("--part", nargs="*", choices=[part.name for part in PARTS], help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -95,26 +96,35 @@ def run_day(day: Day, parts: Sequence[Part]) -> dict[str, str]:
     ended: dict[str, str] = {}
     beside = BESIDE if (os.cpu_count() or 1) >= PROCESSORS else 1
     for together, most in ((False, beside), (True, 1)):
-        waiting = [part for part in parts if part.is_timed == together]
+        waiting = _groups([part for part in parts if part.is_timed == together], day)
         running: list[Running] = []
         while waiting or running:
             while waiting and len(running) < most and day.left > LEAST_SECONDS:
-                part = waiting.pop(0)
-                reason = _reason_against(part, day)
+                group = waiting.pop(0)
+                reason = _reason_against(group[0], day)
                 if reason:
-                    ended[part.name] = reason
+                    ended |= {part.name: reason for part in group}
                 else:
-                    running.append(_start(part, day))
+                    running.append(_start(group, day))
             if not running:
                 break
             time.sleep(0.2)
             for one in [one for one in running if _has_ended(one)]:
                 running.remove(one)
-                ended[one.part.name] = _ending(one, day)
-                print(f"{one.part.name}: {ended[one.part.name]}", file=sys.stderr, flush=True)
+                ended |= {part.name: _ending(one, day) for part in one.parts}
+                print(f"{one.parts[0].name}: {ended[one.parts[0].name]}", file=sys.stderr, flush=True)
             (day.out / TABLE).write_text(page(_machine(), read(day.out / LINES), ended), encoding="utf-8")
     (day.out / TABLE).write_text(page(_machine(), read(day.out / LINES), ended), encoding="utf-8")
     return ended
+
+
+def _groups(parts: Sequence[Part], day: Day) -> list[Sequence[Part]]:
+    """What goes into one process: a part, or in a rehearsal all that need no process of their own."""
+    if not day.is_rehearsal:
+        return [[part] for part in parts]
+    own = [[part] for part in parts if part.is_suite]
+    shared = [part for part in parts if not part.is_suite and not part.is_dynamic]
+    return [*own[:1], *([shared] if shared else [])]
 
 
 def _reason_against(part: Part, day: Day) -> str:
@@ -131,21 +141,32 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _start(part: Part, day: Day) -> Running:
+def _start(parts: Sequence[Part], day: Day) -> Running:
+    part = parts[0]
     env = dict(os.environ)
     host = day.hosts[part.host]
     if host is not None:
         env["COMFYUI_PATH"] = str(host)
+    if not part.is_timed:
+        env.setdefault("OMP_NUM_THREADS", THREADS_BESIDE)  # several run at once
     if not day.is_rehearsal and _has_cuda():
         env["LORA_LOOM_GPU"] = "1"
         if part.is_dynamic:
             env["LORA_LOOM_DYNAMIC_VRAM"] = "1"
-    command = [sys.executable, "-m", "benchmarks.device", "--part", part.name, "--out", str(day.out.resolve())]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.device",
+        "--part",
+        *[one.name for one in parts],
+        "--out",
+        str(day.out.resolve()),
+    ]
     command += ["--rehearse"] if day.is_rehearsal else []
     with (day.out / f"{part.name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
     now = time.monotonic()
-    return Running(part, process, now, min(now + part.seconds, day.deadline))
+    return Running(parts, process, now, min(now + sum(one.seconds for one in parts), day.deadline))
 
 
 def _has_ended(running: Running) -> bool:
@@ -164,7 +185,7 @@ def _ending(running: Running, day: Day) -> str:
         return f"Stopped after {seconds:.0f} s: its time was up."
     if running.process.returncode == 0:
         return f"Done in {seconds:.0f} s."
-    last = (day.out / f"{running.part.name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = (day.out / f"{running.parts[0].name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"Ended with {running.process.returncode} after {seconds:.0f} s: {' / '.join(last[-3:])[:400]}"
 
 

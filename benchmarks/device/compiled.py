@@ -18,7 +18,7 @@ BACKENDS = {"cuda": "inductor", "cpu": "eager"}  # the CPU's inductor needs a co
 
 
 def run(record: Record, bench: Bench) -> None:
-    """Three strengths, one compilation."""
+    """Three strengths, one compilation. A rehearsal leaves it out: the first call takes most of a minute."""
     import torch._dynamo
 
     names, _ = bench.files(1, RANK)

@@ -16,7 +16,7 @@ from torch import nn
 from .._measure import Row
 from .record import Record
 
-WIDTHS, POSITIONS, RANKS = (640, 1280, 3072), (256, 1024, 4096), (8, 32, 128)
+WIDTHS, POSITIONS, RANKS = (640, 1280, 3072), (256, 4096, 32768), (8, 32, 256)
 SMALL_WIDTHS, SMALL_POSITIONS, SMALL_RANKS = (64, 128), (16, 64), (4, 8)
 RUNS, CALLS = 7, 10
 MERGED_WIDTH, MERGED_LAYERS = 1280, 64

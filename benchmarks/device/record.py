@@ -1,12 +1,14 @@
 """The file of findings, a line of JSON each, written at once so that whatever ends a run leaves what was found."""
 
 import json
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .._measure import Row
 
+SHOWN_FRAMES = 4  # of a traceback
 LIMIT = "at most"  # the peer of a row that is a check: right if ratio, limit / found, is 1 or more
 
 
@@ -38,6 +40,12 @@ class Record:
     def check(self, case: str, found: float, limit: float, unit: str) -> None:
         """Right if what was found is at most the limit."""
         self.row(Row(case, found, limit, LIMIT, _room(found, limit), unit))
+
+    def failure(self, case: str, error: BaseException) -> None:
+        """What ended a case, and the last lines that it went through; the other cases still count."""
+        frames = traceback.extract_tb(error.__traceback__)[-SHOWN_FRAMES:]
+        way = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        self.note(f"{case}: {type(error).__name__}: {str(error)[:300]} ({way})")
 
     def note(self, text: str) -> None:
         """What a reader should know: what was skipped, what failed and why."""

@@ -1,4 +1,4 @@
-"""The findings of a day as one page in Markdown: what is wrong first, then a table for each part, and what is missing."""
+"""The findings of a day as a page in Markdown: what is wrong first, then a table for each part, and what is missing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,10 +18,9 @@ def page(machine: str, found: Sequence[Found], ended: Mapping[str, str]) -> str:
     for part in PARTS:
         own = [one for one in found if one.part == part.name]
         lines += ["", f"## {part.title}", "", ended.get(part.name, "Not reached."), ""]
-        measured = [one.row for one in own if one.row is not None and one.row.peer_name != LIMIT]
-        passed = [
-            one.row for one in own if one.row is not None and one.row.peer_name == LIMIT and not is_wrong(one.row)
-        ]
+        rows = [one.row for one in own if one.row is not None]
+        measured = [row for row in rows if row.peer_name != LIMIT]
+        passed = [row for row in rows if row.peer_name == LIMIT and not is_wrong(row)]
         if passed:
             lines += [f"{len(passed)} checks are right; the nearest to its limit: {_words(_nearest(passed))}.", ""]
         if measured:

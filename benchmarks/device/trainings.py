@@ -31,11 +31,11 @@ def run_checks(record: Record, device: torch.device, *, small: bool) -> None:
     config = SMALL if not small else dict(SMALL) | {"model_channels": 32, "channel_mult": [1, 2, 2]}
     data = data_of(4, 16 if small else 32, int(config["context_dim"]))
     steps, stopped = (4, 2) if small else (STEPS, STOPPED)
-    for kind, (kept, computed) in KINDS.items():
+    for kind, (kept, computed) in list(KINDS.items())[-1 if small else 0 :]:
         try:
             _one_kind(record, kind, model_of(config, kept, computed, device), data, steps, stopped)
         except Exception as error:  # the other kinds still count
-            record.note(f"{kind}: {type(error).__name__}: {str(error)[:400]}")
+            record.failure(kind, error)
 
 
 def _one_kind(record: Record, kind: str, model: Any, data: Sequence[Any], steps: int, stopped: int) -> None:
@@ -53,9 +53,8 @@ def _one_kind(record: Record, kind: str, model: Any, data: Sequence[Any], steps:
     drift = float((whole - resumed).norm() / whole.norm())
     record.check(f"{kind}, stopped and gone on against in one go", drift, DRIFT, "of the factors")
     record.check(f"{kind}, adapters that learned nothing", float(whole.norm() == 0), 0, "adapters")
-    after = max(
-        float((p.detach().float().cpu() - weights[name]).abs().max()) for name, p in model.model.named_parameters()
-    )
+    now = {name: p.detach().float().cpu() for name, p in model.model.named_parameters()}
+    after = max(float((now[name] - weight).abs().max()) for name, weight in weights.items())
     record.check(f"{kind}, weights after training", after, 0, "largest difference")
 
 
@@ -104,7 +103,7 @@ def run_costs(record: Record, device: torch.device, *, small: bool) -> None:
                 ours = _cost(lambda m=model, d=data: _our_steps(m, d), device)
                 peft = _cost(lambda m=model, d=data: _peft_steps(m, d, device), device)
             except Exception as error:
-                record.note(f"{case}: {type(error).__name__}: {str(error)[:300]}")
+                record.failure(case, error)
                 continue
             record.row(Row(f"{case}, step", ours[0], peft[0], "PEFT", peft[0] / ours[0], "s"))
             record.row(Row(f"{case}, memory", ours[1], peft[1], "PEFT", peft[1] / max(ours[1], 0.1), "MB"))

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 from . import cpu_packages
@@ -49,17 +50,17 @@ def enter_host(host: Path, base: Path | None = None, *, quick_attention: bool = 
 
 def _start_dynamic_vram() -> None:
     """As main.py does on an NVIDIA card: weights are streamed to it layer by layer."""
-    import comfy.memory_management  # pyright: ignore[reportMissingImports]
-    import comfy.model_management  # pyright: ignore[reportMissingImports]
-    import comfy.model_patcher  # pyright: ignore[reportMissingImports]
     import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
 
-    devices = [device.index for device in comfy.model_management.get_all_torch_devices()]
+    memory, management, patchers = (
+        import_module(f"comfy.{name}") for name in ("memory_management", "model_management", "model_patcher")
+    )
+    devices = [device.index for device in management.get_all_torch_devices()]
     try:
         is_ready = comfy_aimdo.control.init_devices((index, 0) for index in devices)
     except TypeError:  # comfy-aimdo before 0.4.10
         is_ready = comfy_aimdo.control.init_devices(devices)
     if not is_ready:
         raise RuntimeError("comfy-aimdo can't stream weights on this machine")
-    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
-    comfy.memory_management.aimdo_enabled = True
+    patchers.CoreModelPatcher = patchers.ModelPatcherDynamic
+    memory.aimdo_enabled = True

@@ -46,7 +46,10 @@ class Strengths(nn.Module):
     def along(self, y: Tensor, axis: int) -> Tensor:
         """The strengths in a shape that multiplies y along an axis (1 or -1), where y has these rows."""
         if self.each is None:
-            return self.alike.to(y) if axis == -1 else self.alike.to(y).reshape(1, -1, *[1] * (y.dim() - 2))
+            alike = self.alike
+            if alike.dtype != y.dtype or alike.device != y.device:  # asking costs less than a conversion of nothing
+                alike = alike.to(y)
+            return alike if axis == -1 else alike.reshape(1, -1, *[1] * (y.dim() - 2))
         return beside_axis(of_samples(self.each, y).to(y), y, axis)
 
     def weighted(self, matrix: Tensor, y: Tensor, axis: int) -> Tensor:

@@ -77,15 +77,16 @@ class Weave(nn.Module):
             self.to(device)
 
     def _make_own(self) -> None:
-        """Copy what a host has moved in inference mode: such a tensor can't be written to, or trained through, later."""
+        """Copy what a host has moved in inference mode: such a tensor can't be written to, or trained through."""
         if torch.is_inference_mode_enabled():
             return
-        for module in self.modules():
-            for table in (module._parameters, module._buffers):  # torch has no public way to replace what they hold
-                for name, tensor in table.items():
-                    if tensor is not None and tensor.is_inference():
-                        own = tensor.clone()
-                        table[name] = nn.Parameter(own, requires_grad=False) if name in module._parameters else own
+        for module in self.modules():  # torch has no public way to replace what their tables hold
+            for name, matrix in module._parameters.items():
+                if matrix is not None and matrix.is_inference():
+                    module._parameters[name] = nn.Parameter(matrix.clone(), requires_grad=False)
+            for name, strengths in module._buffers.items():
+                if strengths is not None and strengths.is_inference():
+                    module._buffers[name] = strengths.clone()
 
     def set_strengths(self, strengths: Sequence[float] | Tensor) -> None:
         """Take over the strength of each file; no weight and no matrix is written.

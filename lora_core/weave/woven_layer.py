@@ -59,6 +59,7 @@ class WovenLayer(nn.Module):
             ups = [low_rank_of(one).up.float() * low_rank_of(one).scale for one in group]
             self.ups.append(_parameter(torch.cat(ups, dim=1), dtype))
             self.runs.append((rows, (start, len(rank_of))))
+        self._is_one_run = self.runs == [((0, shape[0]), (0, len(rank_of)))]  # no slices needed, as for most layers
         if downs:
             self.down = _parameter(torch.cat(downs), dtype)
         biases = [one for one in strands if one.is_bias]
@@ -140,14 +141,18 @@ class WovenLayer(nn.Module):
         if len(self.shape) > 2:
             hidden = convolved(module, down.to(x), x)
             return self._add_to_channels(hidden * self.rank_strengths.along(hidden, 1), y, module, in_place=in_place)
-        hidden = functional.linear(x, down.to(x))
-        hidden = hidden * self.rank_strengths.along(hidden, -1)
+        hidden = functional.linear(x, _as(down, x))
+        strengths = self.rank_strengths.along(hidden, -1)
+        hidden = hidden.mul_(strengths) if in_place else hidden * strengths
         if not in_place or not y.is_contiguous():
             y = y.clone()
-        flat, wide = hidden.reshape(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
+        flat, wide = hidden.view(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
+        if self._is_one_run:
+            wide.addmm_(flat, _as(self.ups[0], x).t())
+            return y
         for (rows, columns), up in zip(self.runs, self.ups, strict=True):
             part = wide[:, rows[0] : rows[1]]
-            part.addmm_(flat[:, columns[0] : columns[1]], up.to(x).t())
+            part.addmm_(flat[:, columns[0] : columns[1]], _as(up, x).t())
         return y
 
     def _add_to_channels(self, hidden: Tensor, y: Tensor, module: nn.Module, *, in_place: bool) -> Tensor:
@@ -156,6 +161,11 @@ class WovenLayer(nn.Module):
             up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
             y[:, rows[0] : rows[1]] += convolution_of(module)(hidden[:, columns[0] : columns[1]], up)
         return y
+
+
+def _as(matrix: Tensor, x: Tensor) -> Tensor:
+    """The matrix in x's dtype and place; asking costs less than a conversion that has nothing to do."""
+    return matrix if matrix.dtype == x.dtype and matrix.device == x.device else matrix.to(x)
 
 
 def _shown(strength: float | Tensor) -> str:

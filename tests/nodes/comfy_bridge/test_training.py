@@ -111,6 +111,7 @@ def test_the_model_is_the_very_same_after_a_cut_and_an_error(
     inference_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.inference_mode():
+        comfy.model_management.load_models_gpu([inference_model])
         before, forwards = _state(inference_model), _forwards(inference_model)
         with pytest.raises(InterruptedError):
             with contextlib.closing(_trainer(inference_model).run()) as run:
