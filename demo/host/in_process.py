@@ -5,6 +5,7 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from . import cpu_packages
 
@@ -52,9 +53,10 @@ def _start_dynamic_vram() -> None:
     """As main.py does on an NVIDIA card: weights are streamed to it layer by layer."""
     import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
 
-    memory, management, patchers = (
+    modules: list[Any] = [
         import_module(f"comfy.{name}") for name in ("memory_management", "model_management", "model_patcher")
-    )
+    ]
+    memory, management, patchers = modules
     devices = [device.index for device in management.get_all_torch_devices()]
     try:
         is_ready = comfy_aimdo.control.init_devices((index, 0) for index in devices)
