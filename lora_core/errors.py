@@ -178,6 +178,17 @@ class NotOverSteps(LoraError):
         super().__init__(f"{file}: the strength can't change over steps or images: {listed(self.reasons)}. {advice}")
 
 
+class NotInWeights(LoraError):
+    """Somebody reads the weights of a model whose LoRAs change over steps or images, which weights can't say."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = tuple(files)
+        super().__init__(
+            f"{listed(self.files)}: the strength changes over steps or images, and this node reads or changes the "
+            "model's weights, which hold one strength. Take the schedule away from Apply LoRA, or put this node before."
+        )
+
+
 class BadSchedule(LoraError):
     """Points of a schedule that can't be read; lists all of them."""
 

@@ -1,12 +1,13 @@
 """The reversible change of a model's forward: layers put beside its modules, and taken away without a trace."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-FORWARD = "forward"
+FORWARD, STATE_DICT = "forward", "state_dict"
 
 
 class Beside(Protocol):
@@ -48,10 +49,16 @@ class Injection:
         self._attached: dict[nn.Module, BesideForward] = {}
         # Kept for the next time, since compiled code depends on the very object that stands in a module.
         self._made: weakref.WeakKeyDictionary[nn.Module, BesideForward] = weakref.WeakKeyDictionary()
+        self._told: dict[nn.Module, tuple[Any, Any]] = {}  # what stood in the place of a state_dict, and what does
         self.owner: object = None  # whoever attached; only its detaching counts
 
-    def attach(self, layers: Mapping[nn.Module, Beside], owner: object) -> None:
-        """Put layers beside modules."""
+    def attach(
+        self,
+        layers: Mapping[nn.Module, Beside],
+        owner: object,
+        state_dicts: Mapping[nn.Module, Callable[..., Any]] = MappingProxyType({}),
+    ) -> None:
+        """Put layers beside modules; `state_dicts` says what the state_dict of some modules is meanwhile."""
         self.detach()
         self.owner = owner
         try:
@@ -61,6 +68,9 @@ class Injection:
                 layer.forget_weight()
                 self._attached[module] = beside
                 module.forward = beside
+            for module, state_dict in state_dicts.items():
+                self._told[module] = (module.__dict__.get(STATE_DICT), state_dict)
+                module.__dict__[STATE_DICT] = state_dict
         except BaseException:
             self.detach()
             raise
@@ -80,6 +90,14 @@ class Injection:
             module, beside = self._attached.popitem()
             beside.layer = None
             _restore(module, beside)
+        while self._told:
+            module, (found, own) = self._told.popitem()
+            if module.__dict__.get(STATE_DICT) is not own:
+                continue  # somebody else's stands there, and goes on asking ours, which passes on once it is alone
+            if found is None:
+                del module.__dict__[STATE_DICT]
+            else:
+                module.__dict__[STATE_DICT] = found
 
 
 def _restore(module: nn.Module, beside: BesideForward) -> None:

@@ -14,9 +14,9 @@ from ...lora_core.weave import AUTO, MERGE, Decision, PlannedLora, Schedule, Wea
 from .fitting import Fit, ModelFits, fits_of
 from .host_patch import HostPatch
 from .moving_strengths import clear_moving, set_moving
+from .plan_in_weights import PLAN, add_beside, patch_key, plan_of, read_with_plan, require_fixed
 from .woven_models import clear_weave, compute_dtype, on_detach, set_weave, unloaded
 
-PLAN = "lora_loom_plan"  # attachment: the WeavePlan of a patcher
 METADATA_ATTACHMENT = "lora_metadata"  # what the host's own loader leaves for nodes that read it (ComfyUI >= 0.29)
 
 
@@ -61,7 +61,7 @@ def apply_to_clip(clip: CLIP, lora: LoadedLora, strength: float, mode: str) -> C
 
 def _apply(patcher: ModelPatcher, row: PlannedLora) -> list[str]:
     """Add a file to a patcher's plan, in its weights or beside its layers."""
-    plan: WeavePlan = patcher.get_attachment(PLAN) or WeavePlan()
+    plan = plan_of(patcher)
     fits = fits_of(patcher.model)
     plan = plan.with_row(row)
     fit = _fit(fits, row)
@@ -81,7 +81,22 @@ def _apply(patcher: ModelPatcher, row: PlannedLora) -> list[str]:
     patcher.set_attachments(PLAN, plan)
     on_detach(patcher, PLAN, unloaded)
     _weave(patcher, plan, fits)
+    if plan.woven:
+        read_with_plan(patcher, merge_plan)
     return _notes(fit, rows[-1], decision)
+
+
+def merge_plan(patcher: ModelPatcher) -> None:
+    """Turn what acts beside the layers of a patcher into its patches, for good. Raises NotInWeights for what moves."""
+    plan, fits = plan_of(patcher), fits_of(patcher.model)
+    if not plan.woven:
+        return
+    require_fixed(plan.woven)
+    for row in plan.woven:
+        _add_patches(patcher, _fit(fits, row).beside, row.strength)
+    plan = WeavePlan(tuple(replace(row, is_merged=True) for row in plan.rows))
+    patcher.set_attachments(PLAN, plan)
+    _weave(patcher, plan, fits)
 
 
 def _decide(patcher: ModelPatcher, plan: WeavePlan, fits: ModelFits, row: PlannedLora) -> Decision:
@@ -136,15 +151,8 @@ def _notes(fit: Fit, row: PlannedLora, decision: Decision) -> list[str]:
 def _add_patches(patcher: ModelPatcher, adapters: Sequence[PlacedAdapter], strength: float) -> None:
     if not adapters:
         return
-    patches = {_patch_key(placed): HostPatch.of(placed.adapter) for placed in adapters}
-    taken = set(patcher.add_patches(patches, strength))
+    patches = {patch_key(placed): HostPatch.of(placed.adapter) for placed in adapters}
+    taken = set(add_beside(patcher, patches, strength))
     refused = [key for key in patches if key not in taken]
     if refused:
         raise LayerGone([key if isinstance(key, str) else key[0] for key in refused])
-
-
-def _patch_key(placed: PlacedAdapter) -> str | tuple[str, tuple[int, int, int]]:
-    rows = placed.place.rows
-    if rows is None:
-        return placed.target
-    return placed.target, (0, rows[0], rows[1] - rows[0])

@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 from ...lora_core import ModelLayout, NameTable, list_targets
+from .merged_state_dict import raw_state_dict
 
 
 class ModelNames:
@@ -45,6 +46,6 @@ def forget_names() -> None:
 
 def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """Name -> shape. A quantised parameter tells that of its numbers; the state dict holds them packed, two a byte."""
-    packed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    packed = {name: tuple(tensor.shape) for name, tensor in raw_state_dict(module).items()}
     whole = {name: tuple(tensor.shape) for name, tensor in module.named_parameters(remove_duplicate=False)}
     return packed | {name: shape for name, shape in whole.items() if name in packed}

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .merged_state_dict import raw_state_dict
+
 NUMBERS_LOOKED_AT = 256  # of each weight, evenly spread; a model that was tuned differs everywhere
 HARMLESS_OBJECT_PATCHES = frozenset({"manual_cast_dtype"})  # newer hosts set it on every CLIP
 
@@ -32,7 +34,7 @@ def is_changed(patcher: Any) -> bool:
 def weights_digest(module: torch.nn.Module, patcher: Any, settings: str) -> str | None:
     """sha256 of the settings and of some numbers of each unpatched weight; None where these can't be read."""
     digest = hashlib.sha256(settings.encode())
-    for name, current in sorted(module.state_dict().items()):
+    for name, current in sorted(raw_state_dict(module).items()):
         weight = patcher.backup[name].weight if name in patcher.backup else current
         if not isinstance(weight, Tensor) or weight.is_meta or type(weight) not in (Tensor, torch.nn.Parameter):
             return None

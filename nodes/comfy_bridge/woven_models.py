@@ -15,6 +15,7 @@ from ...lora_core.weave.injection import Injection
 from ...lora_core.weave.strand import Strand, strand
 from .fitting import PLAIN_DTYPES, ModelFits, forget_fits, modules_of
 from .held_weaves import HeldWeave, empty_unused, hold, release
+from .plan_in_weights import state_dicts_with_plan
 
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
 
@@ -141,7 +142,8 @@ class _Beside:
         if gone:
             raise LayerGone(gone)
         self._make_ready(patcher)
-        injection.attach({modules[path]: layer for path, layer in weave.build().items()}, owner)
+        layers = {modules[path]: layer for path, layer in weave.build().items()}
+        injection.attach(layers, owner, state_dicts_with_plan(patcher))
 
     def _make_ready(self, patcher: ModelPatcher) -> None:
         """Weave, set and place the matrices, all or nothing: half of a weave would be taken for a whole one."""
