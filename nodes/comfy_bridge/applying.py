@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
 from comfy.sd import CLIP
 
 from ...lora_core import LoadedLora
@@ -17,6 +18,11 @@ from .moving_strengths import clear_moving, set_moving
 from .plan_in_weights import PLAN, add_beside, patch_key, plan_of, read_with_plan, require_fixed
 from .woven_models import clear_weave, compute_dtype, on_detach, set_weave, unloaded
 
+ON_OTHER_CARDS = [
+    getattr(CallbacksMP, name)
+    for name in ("ON_DEEPCLONE_MULTIGPU", "ON_MATCH_MULTIGPU_CLONES")
+    if hasattr(CallbacksMP, name)
+]
 METADATA_ATTACHMENT = "lora_metadata"  # what the host's own loader leaves for nodes that read it (ComfyUI >= 0.29)
 
 
@@ -83,7 +89,19 @@ def _apply(patcher: ModelPatcher, row: PlannedLora) -> list[str]:
     _weave(patcher, plan, fits)
     if plan.woven:
         read_with_plan(patcher, merge_plan)
+        _weave_on_other_cards(patcher)
     return _notes(fit, rows[-1], decision)
+
+
+def _weave_on_other_cards(patcher: ModelPatcher) -> None:
+    """Have copies of the model on other cards (ComfyUI >= 0.29) woven by themselves: a weave for each of them."""
+    for moment in ON_OTHER_CARDS:
+        patcher.callbacks.setdefault(moment, {})[PLAN] = [_copied_to_card]
+
+
+def _copied_to_card(_patcher: ModelPatcher, copied: ModelPatcher) -> None:
+    """Called by the host with the copy, whose model is another one."""
+    _weave(copied, plan_of(copied), fits_of(copied.model))
 
 
 def merge_plan(patcher: ModelPatcher) -> None:

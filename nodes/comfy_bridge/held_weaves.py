@@ -8,11 +8,22 @@ comfy/model_management.py). So callbacks only empty weaves; the patchers die in 
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import comfy.model_management
 from comfy.model_patcher import ModelPatcher
 
 from ...lora_core.weave import Weave
+
+
+class WeavePatcher(ModelPatcher):
+    """The patcher of a weave. A copy of it for another card stands for the weave that is made there."""
+
+    def deepclone_multigpu(self, new_load_device: Any = None, models_cache: Any = None) -> ModelPatcher:
+        """Called by the host (ComfyUI >= 0.29), which asks the patched model's own callback right after."""
+        copied = self.clone()
+        copied.load_device = new_load_device or self.load_device
+        return copied
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from ...lora_core.weave import PlannedLora, Weave
 from ...lora_core.weave.injection import Injection
 from ...lora_core.weave.strand import Strand, strand
 from .fitting import PLAIN_DTYPES, ModelFits, forget_fits, modules_of
-from .held_weaves import HeldWeave, empty_unused, hold, release
+from .held_weaves import HeldWeave, WeavePatcher, empty_unused, hold, release
 from .plan_in_weights import state_dicts_with_plan
 
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
@@ -68,7 +68,7 @@ def _woven(patcher: ModelPatcher, rows: Sequence[PlannedLora], layers: ModelFits
                 strands.setdefault(placed.place.path, []).append(strand(placed, number))
         files = [row.lora for row in rows]
         whole = Weave(strands, {path: layers.shape(path) for path in strands}, files, dtype)
-        loom_patcher = ModelPatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
+        loom_patcher = WeavePatcher(whole, patcher.load_device, patcher.offload_device, size=whole.size)
         on_detach(loom_patcher, WEAVE, _weave_detached)
         woven = kept[key] = hold(whole, loom_patcher)
     kept.move_to_end(key)

@@ -4,10 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import comfy.controlnet
 import comfy.model_management as management
-import comfy.sd
-import comfy.utils
 import folder_paths
 import nodes
 import pytest
@@ -228,9 +225,9 @@ def test_whoever_asks_the_models_own_state_dict_during_sampling_gets_the_lora(
 def test_a_strength_that_moves_is_refused_by_whoever_reads_weights_and_by_nobody_else(
     model: Any, second: Any, run: Step, style: str, output: Path
 ) -> None:
-    moving = ApplyLora.execute(
-        model, style, 1.0, 1.0, "error", mode="auto", schedule=parse_schedule("0:1, 1:0")
-    ).args[0]
+    moving = ApplyLora.execute(model, style, 1.0, 1.0, "error", mode="auto", schedule=parse_schedule("0:1, 1:0")).args[
+        0
+    ]
     readers: list[Callable[[], Any]] = [
         lambda: _simple(0.5)(moving, second),
         lambda: _simple(0.5)(second, moving),
