@@ -77,7 +77,9 @@ CHANGES: dict[str, Callable[[Any, Any], Any]] = {
     "simple, the other way round": lambda one, other: _call(
         nodes_model_merging.CLIPMergeSimple, "merge", other, one, 0.3
     ),
-    "subtract 0.2": lambda one, other: _call(nodes_model_merging.CLIPSubtract, "merge", one, other, 0.2),
+    "half the difference, then added": lambda one, other: _call(
+        nodes_model_merging.CLIPAdd, "merge", _call(nodes_model_merging.CLIPSubtract, "merge", one, other, 0.5), other
+    ),
     "add": lambda one, other: _call(nodes_model_merging.CLIPAdd, "merge", one, other),
     "multiplied attention": lambda one, _: _call(
         nodes_attention_multiply.CLIPAttentionMultiply, "patch", one, 1.2, 0.9, 1.1, 0.8
