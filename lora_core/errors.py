@@ -178,6 +178,14 @@ class NotOverSteps(LoraError):
         super().__init__(f"{file}: the strength can't change over steps or images: {listed(self.reasons)}. {advice}")
 
 
+class BadValues(LoraError):
+    """Inputs of a node that are of a wrong kind, or none of its choices; lists all of them."""
+
+    def __init__(self, node: str, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"{node}: {'; '.join(self.reasons)}.")
+
+
 class NotInWeights(LoraError):
     """Somebody reads the weights of a model whose LoRAs change over steps or images, which weights can't say."""
 

@@ -24,6 +24,7 @@ from .file_work import (
 from .host_files.loading import CACHE
 from .page.http_routes import add_routes
 from .page.training_routes import add_routes as add_training_routes
+from .sockets.checked_values import check_values
 from .train import pictures_of_folder as dataset_folder
 from .train import train_lora, train_settings
 from .train import training_pictures as dataset
@@ -51,6 +52,8 @@ NODES: list[type[io.ComfyNode]] = [
     *sweep.NODES,
     *sweep_grid.NODES,
 ]
+for _node in NODES:
+    check_values(_node)
 
 
 class LoraLoomExtension(ComfyExtension):
