@@ -47,7 +47,7 @@ MergePlan = Callable[[ModelPatcher], None]  # turns what acts beside the layers 
 def read_with_plan(patcher: ModelPatcher, merge_plan: MergePlan) -> None:
     """Have a patcher, and every clone of it, answer for its weights with its plan in them."""
     reader = _Reader(patcher, merge_plan)
-    for name in ("get_key_patches", "model_state_dict", "patch_weight_to_device", "add_patches"):
+    for name in ("get_key_patches", "model_state_dict", "patch_weight_to_device", "add_patches", "patch_hooks"):
         setattr(patcher, name, getattr(reader, name))  # which holds the patcher weakly: the host counts on its end
 
     def cloned(_patcher: ModelPatcher, clone: ModelPatcher) -> None:
@@ -93,6 +93,7 @@ class _Reader:
     def __init__(self, patcher: ModelPatcher, merge_plan: MergePlan) -> None:
         self._merge_plan = merge_plan
         self._patcher = weakref.ref(patcher)
+        self._is_hooking = False
         self._known: tuple[WeavePlan, Mapping[str, HostPatches]] | None = None
 
     def _here(self) -> ModelPatcher:
@@ -116,16 +117,26 @@ class _Reader:
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Any]:
         """Of the host: parameter -> [its weight, patch, ...]."""
         found = self._own("get_key_patches")(filter_prefix)
+        if self._is_hooking:
+            return found
         for key, added in self.patches().items():
             if key in found:
                 found[key] = [*found[key], *added]
         return found
 
+    def patch_hooks(self, hooks: Any) -> None:
+        """Of the host: hooks go into the weights, and the branch stays beside them; what it asks itself is its own."""
+        self._is_hooking = True
+        try:
+            self._own("patch_hooks")(hooks=hooks)
+        finally:
+            self._is_hooking = False
+
     def model_state_dict(self, filter_prefix: str | None = None) -> Mapping[str, Any]:
         """Of the host: parameter -> its weight as it is now, the host's patches in it where they are."""
         patcher = self._here()
         found = self._own("model_state_dict")(filter_prefix)
-        if not plan_of(patcher).woven:
+        if self._is_hooking or not plan_of(patcher).woven:
             return found
         return MergedStateDict(found, lambda key, weight: merged(patcher, self.patches(), key, weight))
 

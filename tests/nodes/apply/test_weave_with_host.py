@@ -218,3 +218,20 @@ def test_a_strength_changes_after_the_host_moved_the_matrices_away_and_back(
         changed = _apply(model, style, 0.3)
         assert changed.get_nested_additional_models()[0].model is beside.model
         assert torch.allclose(run(changed), wanted, atol=1e-6)
+
+
+def test_a_strength_that_moves_and_a_hook_of_the_host_on_the_conds_add_up(
+    model: Any, three_files: list[str], loras_dir: Path
+) -> None:
+    import comfy.hooks
+    import comfy.utils
+    from lora_pack.lora_core.weave.schedule import parse_schedule
+
+    base = _sample(model)
+    hooks = comfy.hooks.create_hook_lora(comfy.utils.load_torch_file(str(loras_dir / three_files[1])), 0.5, 0.0)
+    moving = ApplyLora.execute(
+        model, three_files[0], 0.4, 0.4, "error", mode=AUTO, schedule=parse_schedule("0:1, 1:1")
+    ).args[0]
+    expected = _sample(_apply(_apply(model, three_files[0], 0.4, MERGE), three_files[1], 0.5, MERGE))
+    assert torch.allclose(_sample(moving, hooks), expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(_sample(model), base)
