@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...lora_core.errors import BadValues
 
-FILE, FILE_BY = "lora_name", "lora"  # with a LoRA connected, no file is read
+FILE, FILE_BY = "lora_name", "lora"  # with a LoRA connected, no file is read; names may be written in several ways
 KINDS: Mapping[type, tuple[type, ...]] = {  # class of an input -> what its values are
     io.Combo.Input: (str,),
     io.String.Input: (str,),
@@ -57,6 +57,8 @@ def check_values(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         given = signature.bind(cls, *arguments, **options).arguments
         given = {**given, **given.get(rest, {})}
         wrong = list(_complaints(wanted, given, is_list=is_list))
+        if wrong:  # perhaps by choices that came since
+            wrong = list(_complaints(list(_wanted(node.define_schema())), given, is_list=is_list))
         if wrong:
             raise BadValues(title, wrong)
         return run(cls, *arguments, **options)
@@ -70,8 +72,8 @@ def _wanted(schema: io.Schema) -> Iterator[_Wanted]:
         kinds = KINDS.get(type(given))
         if kinds is None:
             continue
-        default = getattr(given, "default", None)
-        choices = [str(choice) for choice in getattr(given, "options", None) or ()] if default is not None else []
+        is_fixed = getattr(given, "default", None) is not None and not given.id.startswith(FILE)
+        choices = [str(choice) for choice in getattr(given, "options", None) or ()] if is_fixed else []
         yield _Wanted(given.id, kinds, choices, bool(given.optional))
 
 

@@ -8,6 +8,7 @@ from lora_pack.lora_core.errors import BadValues
 from lora_pack.nodes import NODES
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 
+NO_CHOICE = "No such choice"
 WRONG: dict[type, list[Any]] = {
     io.Combo.Input: [None, 3, True, ["auto"]],
     io.String.Input: [None, 3],
@@ -32,8 +33,8 @@ CASES = [
     (node, one.id, type(one), value)
     for node in NODES
     for one in node.define_schema().inputs
-    for value in [*WRONG.get(type(one), []), *(["No such choice"] if getattr(one, "default", None) else [])]
-    if type(one) is io.Combo.Input or value != "No such choice"
+    for value in [*WRONG.get(type(one), []), *([NO_CHOICE] if getattr(one, "default", None) else [])]
+    if value != NO_CHOICE or (type(one) is io.Combo.Input and not one.id.startswith("lora_name"))
     if type(one) in WRONG and not (value is None and one.optional)
 ]
 
