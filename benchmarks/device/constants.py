@@ -1,4 +1,4 @@
-"""The figures by which `auto` decides, measured here: see lora_core/weave/device_costs.py, into which they go.
+"""What `auto` estimates of a mid-range card (lora_core/weave/policy.py), measured on this one, for docs/benchmarks.md.
 
 A branch of rank R at T positions of a layer [m, n] takes 2 T R (m + n) / F + P T m b / B + L seconds. F, B and L are
 those that fit the measured branches best, each difference taken as a share of what was measured.
@@ -6,13 +6,13 @@ those that fit the measured branches best, each difference taken as a share of w
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from .._device import elapsed
 from .._measure import Row
 from .record import Record
 
@@ -89,20 +89,12 @@ def _remerge(dtype: torch.dtype, device: torch.device, *, small: bool) -> float:
 def seconds_of(call: Callable[[], object], device: torch.device, calls: int = CALLS) -> float:
     """Of one call, the median of several runs of a few calls."""
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    found: list[float] = []
-    for run_number in range(RUNS + 1):
-        wait()
-        begin = time.perf_counter()
+    def several() -> None:
         for _ in range(calls):
             call()
-        wait()
-        if run_number:  # the first one warms up
-            found.append((time.perf_counter() - begin) / calls)
-    return statistics.median(found)
+
+    several()  # warms up
+    return statistics.median(elapsed(several, device)[0] / calls for _ in range(RUNS))
 
 
 def _predicted(one: Branch, flops: float, bandwidth: float, launch: float) -> float:

@@ -85,12 +85,14 @@ def _case(
     device: torch.device,
     folder: Path,
 ) -> None:
+    from lora_pack.lora_core.weave.frozen_module import dense_weight
+
     found = stored_layer(shape, storage)
     if found is None:
         return
     layer, stored = found
     dtype = COMPUTED[computed]
-    weight = dense(layer.weight)
+    weight = dense_weight(layer).cpu().double()
     model = carry_layer(layer, dtype, stored, device)
     rng = torch.Generator().manual_seed(1)
     tensors = tensors_of(tuple(shape.weight), lambda *sides: torch.randn(*sides, generator=rng))
@@ -129,12 +131,6 @@ def _is_judged(tensors: Mapping[str, Tensor], storage: str) -> bool:
     if "lora_A.weight" in tensors and "dora_scale" not in tensors:
         return True
     return storage == "fp8_e4m3" or ("lokr_w1" in tensors and storage in QUANTISED_STORAGES)
-
-
-def dense(weight: Tensor) -> Tensor:
-    """A weight of any storage as numbers, float64 on the CPU."""
-    plain = weight.dequantize() if hasattr(weight, "_qdata") or type(weight).__name__ == "QuantizedTensor" else weight
-    return plain.detach().cpu().double()
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

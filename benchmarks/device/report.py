@@ -25,7 +25,7 @@ def page(machine: str, found: Sequence[Found], ended: Mapping[str, str]) -> str:
             lines += [f"{len(passed)} checks are right; the nearest to its limit: {_words(_nearest(passed))}.", ""]
         if measured:
             lines += ["| Case | LoRA Loom | Peer | | Ratio |", "|---|---:|---|---:|---:|", *map(_line, measured)]
-        lines += [f"- {one.note}" for one in own[:] if one.note][:MOST_NOTES]
+        lines += [f"- {one.note}" for one in own if one.note][:MOST_NOTES]
     return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,6 @@ from .record import Record
 
 STEPS, STOPPED = 20, 8
 RANK = 16
-FALLEN = 1.0  # the mean loss of the last five steps over that of the first five, at most
 DRIFT = 0.05  # of a resumed training's factors, norm over norm: some CUDA sums have no fixed order
 KINDS: Mapping[str, tuple[torch.dtype, torch.dtype | None]] = {  # name -> kept as, computed in
     "fp32": (torch.float32, None),

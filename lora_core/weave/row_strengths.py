@@ -46,9 +46,7 @@ class Strengths(nn.Module):
     def along(self, y: Tensor, axis: int) -> Tensor:
         """The strengths in a shape that multiplies y along an axis (1 or -1), where y has these rows."""
         if self.each is None:
-            alike = self.alike
-            if alike.dtype != y.dtype or alike.device != y.device:  # asking costs less than a conversion of nothing
-                alike = alike.to(y)
+            alike = as_like(self.alike, y)
             return alike if axis == -1 else alike.reshape(1, -1, *[1] * (y.dim() - 2))
         return beside_axis(of_samples(self.each, y).to(y), y, axis)
 
@@ -58,6 +56,11 @@ class Strengths(nn.Module):
             total = self.alike.to(y.dtype) @ matrix.to(y)
             return total.reshape(-1, *[1] * (y.dim() - 2 if axis == 1 else 0))
         return beside_axis(of_samples(self.each, y).to(y) @ matrix.to(y), y, axis)
+
+
+def as_like(held: Tensor, y: Tensor) -> Tensor:
+    """A tensor in y's dtype and place; asking costs less than a conversion that has nothing to do."""
+    return held if held.dtype == y.dtype and held.device == y.device else held.to(y)
 
 
 def of_samples(each: Tensor, y: Tensor) -> Tensor:

@@ -71,7 +71,6 @@ class Weave(nn.Module):
 
     def place(self, device: torch.device) -> None:
         """Move the matrices to a device, if they are elsewhere."""
-        self._make_own()
         here = next((parameter.device for parameter in self.parameters()), device)
         if here != device:
             self.to(device)

@@ -12,7 +12,7 @@ from ..adapters.full_delta import FullDelta
 from ..adapters.layer_rows import LayerRows
 from ..names.target_layer import Rows
 from .frozen_module import ModuleAsFrozen, channel_axis, convolution_of, convolved, dense_weight, without_bias
-from .row_strengths import Strengths, beside_axis, of_samples
+from .row_strengths import Strengths, as_like, beside_axis, of_samples
 from .strand import Strand, low_rank_of
 
 DIGITS = 3  # of a strength that is printed: in bf16 it is held to about three
@@ -141,18 +141,18 @@ class WovenLayer(nn.Module):
         if len(self.shape) > 2:
             hidden = convolved(module, down.to(x), x)
             return self._add_to_channels(hidden * self.rank_strengths.along(hidden, 1), y, module, in_place=in_place)
-        hidden = functional.linear(x, _as(down, x))
+        hidden = functional.linear(x, as_like(down, x))
         strengths = self.rank_strengths.along(hidden, -1)
         hidden = hidden.mul_(strengths) if in_place else hidden * strengths
         if not in_place or not y.is_contiguous():
             y = y.clone()
         flat, wide = hidden.view(-1, hidden.shape[-1]), y.view(-1, y.shape[-1])
         if self._is_one_run:
-            wide.addmm_(flat, _as(self.ups[0], x).t())
+            wide.addmm_(flat, as_like(self.ups[0], x).t())
             return y
         for (rows, columns), up in zip(self.runs, self.ups, strict=True):
             part = wide[:, rows[0] : rows[1]]
-            part.addmm_(flat[:, columns[0] : columns[1]], _as(up, x).t())
+            part.addmm_(flat[:, columns[0] : columns[1]], as_like(up, x).t())
         return y
 
     def _add_to_channels(self, hidden: Tensor, y: Tensor, module: nn.Module, *, in_place: bool) -> Tensor:
@@ -161,11 +161,6 @@ class WovenLayer(nn.Module):
             up = up.to(y).reshape(*up.shape, *[1] * (y.dim() - 2))
             y[:, rows[0] : rows[1]] += convolution_of(module)(hidden[:, columns[0] : columns[1]], up)
         return y
-
-
-def _as(matrix: Tensor, x: Tensor) -> Tensor:
-    """The matrix in x's dtype and place; asking costs less than a conversion that has nothing to do."""
-    return matrix if matrix.dtype == x.dtype and matrix.device == x.device else matrix.to(x)
 
 
 def _shown(strength: float | Tensor) -> str:

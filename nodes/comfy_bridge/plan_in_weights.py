@@ -65,26 +65,45 @@ def state_dicts_with_plan(patcher: ModelPatcher) -> dict[nn.Module, Callable[...
     """Module -> what its state_dict is to be while a weave is in: for those who ask the model and not the patcher."""
     model: Any = patcher.model
     inner = getattr(model, "diffusion_model", None)
-    found = {model: _state_dict(patcher, model, "")}
-    return found if inner is None else {**found, inner: _state_dict(patcher, inner, "diffusion_model.")}
+    added = _PlanPatches(patcher)
+    found = {model: _state_dict(added, model, "")}
+    return found if inner is None else {**found, inner: _state_dict(added, inner, "diffusion_model.")}
 
 
-def _state_dict(patcher: ModelPatcher, module: nn.Module, prefix: str) -> Callable[..., Any]:
-    reader, asked, kept = _Reader(patcher, _never), weakref.ref(module), weakref.ref(patcher)
+def _state_dict(added: "_PlanPatches", module: nn.Module, prefix: str) -> Callable[..., Any]:
+    asked = weakref.ref(module)
 
     def state_dict(*arguments: Any, **options: Any) -> Any:
-        here, owner = asked(), kept()
+        here, owner = asked(), added.patcher()
         assert here is not None  # it is being asked
         found = type(here).state_dict(here, *arguments, **options)
         if arguments or options or owner is None:  # a part of a larger one, which is asked itself
             return found
-        return MergedStateDict(found, lambda key, weight: merged(owner, reader.patches(), prefix + key, weight))
+        return MergedStateDict(found, lambda key, weight: merged(owner, added.now(), prefix + key, weight))
 
     return state_dict
 
 
-def _never(_patcher: ModelPatcher) -> None:
-    raise AssertionError("a state dict adds no patches")
+class _PlanPatches:
+    """What acts beside the layers of a patcher, as the host's patches; worked out once for each plan."""
+
+    def __init__(self, patcher: ModelPatcher) -> None:
+        self.patcher = weakref.ref(patcher)
+        self._known: tuple[WeavePlan, Mapping[str, HostPatches]] | None = None
+
+    def here(self) -> ModelPatcher:
+        """The patcher, one of whose methods is being called."""
+        patcher = self.patcher()
+        assert patcher is not None
+        return patcher
+
+    def now(self) -> Mapping[str, HostPatches]:
+        """By parameter. Raises NotInWeights for what moves."""
+        patcher = self.here()
+        plan = plan_of(patcher)
+        if self._known is None or self._known[0] is not plan:
+            self._known = (plan, patches_of(patcher, plan))
+        return self._known[1]
 
 
 class _Reader:
@@ -92,34 +111,20 @@ class _Reader:
 
     def __init__(self, patcher: ModelPatcher, merge_plan: MergePlan) -> None:
         self._merge_plan = merge_plan
-        self._patcher = weakref.ref(patcher)
+        self._added = _PlanPatches(patcher)
         self._is_hooking = False
-        self._known: tuple[WeavePlan, Mapping[str, HostPatches]] | None = None
-
-    def _here(self) -> ModelPatcher:
-        patcher = self._patcher()
-        assert patcher is not None  # one of its methods is being called
-        return patcher
 
     def _own(self, name: str) -> Callable[..., Any]:
         """The method of the patcher's class."""
-        patcher = self._here()
+        patcher = self._added.here()
         return getattr(type(patcher), name).__get__(patcher)
-
-    def patches(self) -> Mapping[str, HostPatches]:
-        """Parameter -> what acts beside its layer, as the host's patches. Raises NotInWeights for what moves."""
-        patcher = self._here()
-        plan = plan_of(patcher)
-        if self._known is None or self._known[0] is not plan:
-            self._known = (plan, patches_of(patcher, plan))
-        return self._known[1]
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Any]:
         """Of the host: parameter -> [its weight, patch, ...]."""
         found = self._own("get_key_patches")(filter_prefix)
         if self._is_hooking:
             return found
-        for key, added in self.patches().items():
+        for key, added in self._added.now().items():
             if key in found:
                 found[key] = [*found[key], *added]
         return found
@@ -134,19 +139,19 @@ class _Reader:
 
     def model_state_dict(self, filter_prefix: str | None = None) -> Mapping[str, Any]:
         """Of the host: parameter -> its weight as it is now, the host's patches in it where they are."""
-        patcher = self._here()
+        patcher = self._added.here()
         found = self._own("model_state_dict")(filter_prefix)
         if self._is_hooking or not plan_of(patcher).woven:
             return found
-        return MergedStateDict(found, lambda key, weight: merged(patcher, self.patches(), key, weight))
+        return MergedStateDict(found, lambda key, weight: merged(patcher, self._added.now(), key, weight))
 
     def patch_weight_to_device(self, key: str, *arguments: Any, **options: Any) -> Any:
         """Of the host: a weight with its patches, into the model, or only returned."""
         own = self._own("patch_weight_to_device")
-        added = self.patches().get(key, ()) if options.get("return_weight") else ()
+        added = self._added.now().get(key, ()) if options.get("return_weight") else ()
         if not added:
             return own(key, *arguments, **options)
-        patcher = self._here()
+        patcher = self._added.here()
         found = patcher.patches
         patcher.patches = {**found, key: [*found.get(key, ()), *added]}
         try:
@@ -159,7 +164,7 @@ class _Reader:
     ) -> list[Any]:
         """Of the host. What changes the weight itself must find the plan in it, so that is merged before."""
         if strength_model != 1.0 or not all(map(_only_adds, patches.values())):
-            self._merge_plan(self._here())
+            self._merge_plan(self._added.here())
         return self._own("add_patches")(patches, strength_patch, strength_model)
 
 

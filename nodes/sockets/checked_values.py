@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 from comfy_api.latest import io
@@ -46,14 +46,15 @@ def check_values(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     signature = inspect.signature(run)
     parameters = signature.parameters.values()
     rest = next((one.name for one in parameters if one.kind is inspect.Parameter.VAR_KEYWORD), "")
-    known: list[tuple[list[_Wanted], bool, str]] = []
+
+    @cache
+    def known() -> tuple[list[_Wanted], bool, str]:
+        schema = node.define_schema()
+        return list(_wanted(schema)), bool(schema.is_input_list), schema.display_name or node.__name__
 
     @wraps(run)
     def checked(cls: type[io.ComfyNode], *arguments: Any, **options: Any) -> Any:
-        if not known:
-            schema = node.define_schema()
-            known.append((list(_wanted(schema)), bool(schema.is_input_list), schema.display_name or node.__name__))
-        wanted, is_list, title = known[0]
+        wanted, is_list, title = known()
         given = signature.bind(cls, *arguments, **options).arguments
         given = {**given, **given.get(rest, {})}
         wrong = list(_complaints(wanted, given, is_list=is_list))

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import comfy.model_management as management
@@ -28,6 +29,7 @@ NOT_RUN = {  # what can't be compared in one process without more
 }
 
 
+@cache
 def _all_nodes() -> Mapping[str, Any]:
     found = nodes.init_builtin_extra_nodes()
     if inspect.isawaitable(found):

@@ -156,12 +156,9 @@ def test_a_saved_model_has_the_lora(model: Any, run: Step, style: str, output: P
     _same_files(saved(model), base)
 
 
-def test_an_extracted_lora_is_that_of_the_difference(
-    model: Any, second: Any, run: Step, style: str, output: Path
-) -> None:
+def test_an_extracted_lora_is_that_of_the_difference(model: Any, style: str, output: Path) -> None:
     def extracted(apply: Loader) -> dict[str, Tensor]:
         difference = _subtracted(1.0)(apply(model, style, STRENGTH), model)
-        _call(nodes_lora_extract.LoraSave, "save", "extracted", 4, "full_diff", False, difference) if False else None
         node = nodes_lora_extract.LoraSave
         arguments = {"rank": 4, "lora_type": "full_diff", "bias_diff": False, "model_diff": difference}
         if hasattr(node, "execute"):
