@@ -33,6 +33,7 @@ from collections.abc import Sequence
 import torch
 
 LISTED_AT_MOST = 10
+NAME_SHOWN = 120  # characters of a file's name in a message
 
 
 def listed(items: Sequence[str]) -> str:
@@ -40,6 +41,12 @@ def listed(items: Sequence[str]) -> str:
     shown = ", ".join(items[:LISTED_AT_MOST])
     more = len(items) - LISTED_AT_MOST
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def shown(name: str) -> str:
+    """A name for a message of one line: its beginning, with what can't be seen as escapes."""
+    seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return seen if len(seen) <= NAME_SHOWN else f"{seen[:NAME_SHOWN]}..."
 
 
 class LoraError(Exception):
@@ -53,7 +60,7 @@ class FileError(LoraError):
         self.file = file
         self.reason = reason
         self.advice = advice
-        super().__init__(f"{file}: {reason}." + (f" {advice}" if advice else ""))
+        super().__init__(f"{shown(file)}: {reason}." + (f" {advice}" if advice else ""))
 
 
 class FileMissing(FileError):

@@ -23,9 +23,9 @@ export const STRENGTH_LIMIT = 100; // factor, either sign
 const OFF = "#";
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
 const TAG =
-  /<lora:([^:<>]+)(?::(?!blocks=|schedule=)([^:<>]*))?(?::(?!blocks=|schedule=)([^:<>]*))?(?::blocks=([^:<>]*))?(?::schedule=([^<>]*))?>/gi;
+  /<lora:("(?:[^"]|"")+"(?=[:>])|[^:<>]+)(?::(?!blocks=|schedule=)([^:<>]*))?(?::(?!blocks=|schedule=)([^:<>]*))?(?::blocks=([^:<>]*))?(?::schedule=([^<>]*))?>/gi;
 const NUMBER = /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*$/i;
-const NOT_IN_A_TAG = /[:<>\r\n]/;
+const NEEDS_QUOTES = /^\s|\s$|[:<>"]/;
 
 /**
  * Whether the text is the other form that the host takes, a JSON list. It is edited as text only.
@@ -64,7 +64,7 @@ export function formatRows(rows) {
  */
 export function nameProblem(name) {
   if (name.trim() === "") return "a name is missing";
-  return NOT_IN_A_TAG.test(name) ? "a name with : < or > can't be written as a row; rename the file" : "";
+  return LINE_END.test(name) ? "a name with a line end can't be written as a row; rename the file" : "";
 }
 
 /**
@@ -241,7 +241,17 @@ function parseTag([, name, modelText, clipText, blocks, schedule], on) {
   const problem = blocksProblem(blocks ?? "") || (schedule === undefined ? "" : scheduleProblem(schedule));
   if (problem) return problem;
   const more = { ...(blocks === undefined ? {} : { blocks }), ...(schedule === undefined ? {} : { schedule }) };
-  return { kind: "lora", on, name: name.trim(), model, clip, ...more };
+  return { kind: "lora", on, name: unquoted(name), model, clip, ...more };
+}
+
+/** @param {string} name as it stands in a line */
+function unquoted(name) {
+  return /^".+"$/.test(name) ? name.slice(1, -1).replaceAll('""', '"') : name.trim();
+}
+
+/** @param {string} name as the file has it */
+function quoted(name) {
+  return NEEDS_QUOTES.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 }
 
 /**
@@ -274,5 +284,5 @@ export function scheduleProblem(text) {
 function formatRow({ on, name, model, clip, blocks, schedule }) {
   const strengths = clip === null ? `${model}` : `${model}:${clip}`;
   const more = (blocks === undefined ? "" : `:blocks=${blocks}`) + (schedule === undefined ? "" : `:schedule=${schedule}`);
-  return `${on ? "" : `${OFF} `}<lora:${name}:${strengths}${more}>`;
+  return `${on ? "" : `${OFF} `}<lora:${quoted(name)}:${strengths}${more}>`;
 }

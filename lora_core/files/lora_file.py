@@ -1,7 +1,9 @@
 """One adapter file on disk: its identity, its header, and its tensors read out of a memory map."""
 
+import hashlib
 import json
 import mmap
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +17,18 @@ from ..errors import FileDamaged, FileMissing
 from .safetensors_header import Header, read_header
 
 PEFT_CONFIG_NAME = "adapter_config.json"
+LENGTH_BYTES = 8  # at the start of a file, the number of bytes of its header
+HEAD_BYTES, TAIL_BYTES = 1024**2, 64 * 1024  # most bytes of a header, and those of an end, that tell a file
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What tells one state of a file from another without reading it: a retraining changes time or size."""
+    """What tells one state of a file from another without reading all of it."""
 
     path: Path
     modified: int  # nanoseconds since the epoch
     size: int  # bytes
+    edges: bytes = b""  # a digest of its header and its end: a file may be replaced by one of the same time and size
 
 
 def identify(path: Path) -> FileIdentity:
@@ -32,7 +37,21 @@ def identify(path: Path) -> FileIdentity:
         status = path.stat()
     except OSError:
         raise FileMissing(path.name, "the file is not there", "Refresh the list of files and choose again.") from None
-    return FileIdentity(path, status.st_mtime_ns, status.st_size)
+    return FileIdentity(path, status.st_mtime_ns, status.st_size, _edges(path))
+
+
+def _edges(path: Path) -> bytes:
+    """Empty for what can't be read; whoever reads it tells why."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            start = file.read(LENGTH_BYTES)
+            digest.update(start + file.read(min(int.from_bytes(start, "little"), HEAD_BYTES)))
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            digest.update(file.read(TAIL_BYTES))
+    except OSError:
+        return b""
+    return digest.digest()
 
 
 class Reader(Protocol):

@@ -1,7 +1,8 @@
 """Reads LoRA stacks: the rows of this pack's own widget, and every form of LORA_STACK that node packs pass around.
 
 A row of the widget may also have block strengths and a schedule behind its strengths:
-<lora:name:0.8:blocks=in4=0.5;out*=0:schedule=0:0,0.3:1>.
+<lora:name:0.8:blocks=in4=0.5;out*=0:schedule=0:0,0.3:1>. A name with : < > or spaces at its ends stands in double
+quotes, and a double quote in it is written twice.
 
 Forms in use: (name, model strength, CLIP strength); the same with block weights behind; a table of named fields.
 """
@@ -20,7 +21,7 @@ from .strength_limit import BETWEEN, is_within_limit
 EMPTY_NAMES = frozenset({"", "None", "none"})  # what packs write into a row without a file
 OFF = "#"  # begins a line of text that is switched off
 TAG = re.compile(
-    r"<lora:(?P<name>[^:<>]+)"
+    r'<lora:(?P<name>"(?:[^"]|"")+"(?=[:>])|[^:<>]+)'
     r"(?::(?!blocks=|schedule=)(?P<model>[^:<>]*))?(?::(?!blocks=|schedule=)(?P<clip>[^:<>]*))?"
     r"(?::blocks=(?P<blocks>[^:<>]*))?(?::schedule=(?P<schedule>[^<>]*))?>",
     re.IGNORECASE,
@@ -118,8 +119,14 @@ def _tag_row(found: "re.Match[str]", *, on: bool) -> StackRow:
     model = _strength(found["model"] if found["model"] is not None else 1.0)
     clip = model if found["clip"] is None else _strength(found["clip"])
     blocks, schedule = _extras(found["blocks"], found["schedule"])
-    name = found["name"].strip()
+    name = _unquoted(found["name"])
     return StackRow(name=name, strength_model=model, strength_clip=clip, on=on, blocks=blocks, schedule=schedule)
+
+
+def _unquoted(name: str) -> str:
+    if len(name) > 2 and name[0] == name[-1] == '"':
+        return name[1:-1].replace('""', '"')
+    return name.strip()
 
 
 def _extras(blocks: Any, schedule: Any) -> tuple[BlockStrengths | None, Schedule | None]:

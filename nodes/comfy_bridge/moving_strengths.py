@@ -1,6 +1,8 @@
 """Strengths that change over the steps or from image to image: set before each call of the model, put back after it."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +11,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ...lora_core.errors import NotPerImage
 from ...lora_core.weave import PlannedLora, Weave, strengths_at
+from .cell_by_cell import sample_one_by_one, why_one_by_one
 
+LOG = logging.getLogger(__name__)
 WRAPPER = "lora_loom_strengths"
 HALVINGS = 24  # of the range of positions, which gives one to 6e-8
 DIGITS = 5  # of a position that count: sigmas are float32, and a jump at 0.5 should take the step that begins at 0.5
@@ -18,12 +22,16 @@ SIGMAS_KEPT = 1024
 
 def set_moving(patcher: ModelPatcher, weave: Weave, rows: Sequence[PlannedLora]) -> None:
     """Have the rows' strengths follow the steps and the images whenever the patcher's model is sampled with."""
-    patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER, _Moving(weave, tuple(rows)))
+    moving = _Moving(weave, tuple(rows))
+    patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER, moving)
+    if any(row.images for row in rows):
+        patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER, moving.sample)
 
 
 def clear_moving(patcher: ModelPatcher) -> None:
     """Let all strengths of the patcher stay as they are."""
-    patcher.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, WRAPPER)
+    for kind in (WrappersMP.APPLY_MODEL, WrappersMP.OUTER_SAMPLE):
+        patcher.remove_wrappers_with_key(kind, WRAPPER)
 
 
 class _Moving:
@@ -33,6 +41,7 @@ class _Moving:
         self._weave = weave
         self._rows = rows
         self._fixed = [row.strength for row in rows]
+        self._now = rows  # those of the image that is sampled alone, or all
         self._positions: dict[float, float] = {}  # sigma -> position, of this model's latest runs
 
     def __call__(self, executor: Any, x: torch.Tensor, t: torch.Tensor, *arguments: Any, **options: Any) -> Any:
@@ -40,14 +49,32 @@ class _Moving:
         chunks = _chunks(arguments, options)
         positions = self._positions_of(executor.class_obj.model_sampling, t, x.shape[0])
         images = self._images_of(x.shape[0] // chunks or x.shape[0])
-        self._weave.set_strengths(strengths_at(self._rows, positions, images))
+        self._weave.set_strengths(strengths_at(self._now, positions, images))
         try:
             return executor(x, t, *arguments, **options)
         finally:
             self._weave.set_strengths(self._fixed)
 
+    def sample(
+        self, executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *rest: Any, **options: Any
+    ) -> Any:
+        """Called by the host around a whole run: one batch, or its images one by one where a batch would mix them."""
+        mask = options.get("denoise_mask", rest[0] if rest else None)
+        if noise.shape[0] == 1 or not (why := why_one_by_one(executor.class_obj, sampler, mask, WRAPPER)):
+            return executor(noise, latent, sampler, sigmas, *rest, **options)
+        LOG.info("LoRA Loom: the %d images are sampled one by one: %s", noise.shape[0], why)
+        try:
+            return sample_one_by_one(executor, noise, latent, (sampler, sigmas, *rest), options, mask, self._at_image)
+        finally:
+            self._now = self._rows
+
+    def _at_image(self, number: int) -> None:
+        if wrong := [len(row.images) for row in self._rows if row.images and len(row.images) <= number]:
+            raise NotPerImage(wrong[0], number + 1)
+        self._now = tuple(replace(row, images=row.images[number : number + 1]) for row in self._rows)
+
     def _images_of(self, found: int) -> int:
-        wrong = [len(row.images) for row in self._rows if row.images and len(row.images) != found]
+        wrong = [len(row.images) for row in self._now if row.images and len(row.images) != found]
         if wrong:
             raise NotPerImage(wrong[0], found)
         return found

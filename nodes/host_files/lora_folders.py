@@ -22,9 +22,10 @@ def find_lora(name: str) -> Path:
     Raises FileMissing for a name that is in no loras folder, with the most similar names.
     """
     wanted = name.replace("\\", "/")
-    refuse_outside(name, wanted)
     by_name = {listed.replace("\\", "/"): listed for listed in lora_names()}
     listed = by_name.get(wanted) or by_name.get(f"{wanted}.safetensors") or _by_stem(wanted, by_name)
+    if listed is None:
+        refuse_outside(name, wanted)
     path = folder_paths.get_full_path(FOLDER, listed if listed is not None else wanted)
     if path is None:
         similar = difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.5)

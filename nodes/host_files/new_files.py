@@ -15,7 +15,6 @@ PEFT_FILE = "adapter_model.safetensors"  # beside its configuration, which PEFT 
 FORBIDDEN = '<>:"|?*'  # in names of files on Windows
 RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")  # there, with any ending
 LONGEST = 200  # bytes of a whole name: file systems take 255 for each part, and endings and numbers come behind it
-SHOWN = 80  # characters of a bad name in its error
 
 
 def check_new_name(name: str) -> None:
@@ -24,16 +23,10 @@ def check_new_name(name: str) -> None:
     try:
         refuse_outside(name, slashed)
     except FileMissing as error:
-        raise FileNotWritten(_shown(name), error.reason, error.advice) from None
+        raise FileNotWritten(name, error.reason, error.advice) from None
     advice = _why_not(slashed)
     if advice:
-        raise FileNotWritten(_shown(name), "a file can't have this name", advice)
-
-
-def _shown(name: str) -> str:
-    """A name for an error of one line: its beginning, with what can't be seen as escapes."""
-    seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-    return seen[:SHOWN]
+        raise FileNotWritten(name, "a file can't have this name", advice)
 
 
 def _why_not(name: str) -> str:
@@ -107,7 +100,7 @@ def _free(folder: Path, stem: str, ending: str, *, overwrite: bool = False) -> P
     try:
         path = next(path for path in candidates if overwrite or not path.exists())
     except OSError as error:
-        raise FileNotWritten(stem[:SHOWN], error.strerror or str(error)) from None
+        raise FileNotWritten(stem, error.strerror or str(error)) from None
     _make_folder(path.parent, stem)
     return path
 

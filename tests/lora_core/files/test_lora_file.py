@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from lora_pack.lora_core import FileDamaged, FileMissing, open_lora
-from safetensors.torch import load_file
+from lora_pack.lora_core.files.lora_file import identify
+from safetensors.torch import load_file, save_file
 
 from ..adapter_files import write_adapter
 
@@ -78,3 +79,17 @@ def test_a_broken_configuration_is_told(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(FileDamaged, match=r"adapter_config\.json"):
         open_lora(path)
+
+
+@pytest.mark.parametrize("at", [20, -1], ids=["its header", "its last byte"])
+def test_a_file_of_the_same_size_and_time_is_told_by(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(300, 300)}, path, {"title": "one"})
+    os.utime(path, ns=(1, 1))
+    before = identify(path)
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    after = identify(path)
+    assert (after.size, after.modified) == (before.size, before.modified) and after != before

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lora_pack.lora_core import open_lora
-from lora_pack.lora_core.errors import BadSetting
+from lora_pack.lora_core.errors import BadSetting, NotPerImage
 from lora_pack.lora_core.weave.sweep import Axis, Sweep
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from lora_pack.nodes.apply.strength_schedule import LoraScheduleNode
@@ -18,7 +18,7 @@ from torch import Tensor
 TOLERANCE = 5e-5  # of the largest number of a latent, in float32 through three steps
 
 
-def _sample(model: Any, latent: dict[str, Any], seed: int = 7) -> Tensor:
+def _sample(model: Any, latent: dict[str, Any], seed: int = 7, sampler: str = "euler") -> Tensor:
     """As the host's KSampler node does it."""
     import comfy.sample
 
@@ -27,7 +27,7 @@ def _sample(model: Any, latent: dict[str, Any], seed: int = 7) -> Tensor:
     noise = comfy.sample.prepare_noise(latent["samples"], seed, latent.get("batch_index"))
     mask = latent.get("noise_mask")
     return comfy.sample.sample(
-        model, noise, 3, 2.0, "euler", "simple", *conds, latent["samples"], disable_pbar=True, seed=seed,
+        model, noise, 3, 2.0, sampler, "simple", *conds, latent["samples"], disable_pbar=True, seed=seed,
         noise_mask=mask,
     )  # fmt: skip
 
@@ -38,6 +38,18 @@ def _latent(**more: Any) -> dict[str, Any]:
 
 def _assert_close(found: Tensor, expected: Tensor) -> None:
     assert torch.allclose(found, expected, atol=TOLERANCE * float(expected.abs().max()), rtol=0)
+
+
+def _calls(model: Any) -> list[int]:
+    """Filled with the number of samples in every call of a model."""
+    found: list[int] = []
+
+    def note(executor: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        found.append(x.shape[0])
+        return executor(x, *arguments, **options)
+
+    model.add_wrapper_with_key("diffusion_model", "lora_loom_strengths", note)
+    return found
 
 
 def _apply(model: Any, name: str, strength: float) -> Any:
@@ -127,3 +139,75 @@ def test_the_grid_shows_each_image_where_its_strengths_are(rows: Axis | None) ->
 def test_a_grid_of_other_images_says_how_many_were_expected() -> None:
     with pytest.raises(BadSetting, match=r"3 images were expected.*found 2"):
         SweepGrid.execute(torch.zeros(2, 8, 8, 3), Sweep(Axis("a", (0.0, 0.5, 1.0))))
+
+
+def _samplers() -> list[str]:
+    import comfy.samplers
+
+    return list(comfy.samplers.SAMPLER_NAMES)
+
+
+@pytest.mark.filterwarnings("ignore")  # the samplers' own
+@pytest.mark.parametrize("masked", [False, True], ids=["a whole picture", "under a mask"])
+def test_with_every_sampler_of_the_host_each_cell_is_the_picture_of_its_own_run(
+    model: Any, style: str, masked: bool, subtests: pytest.Subtests
+) -> None:
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., :64] = 1
+    latent = _latent(noise_mask=mask) if masked else _latent()
+    patched, batch, *_ = StrengthSweep.execute(model, latent, style, "0.3, 0.9").args
+    for sampler in _samplers() if not masked else ("euler", "ddim", "lcm", "dpmpp_2m"):
+        with subtests.test(sampler):
+            cells = _sample(patched, batch, sampler=sampler)
+            for cell, strength in zip(cells, (0.3, 0.9), strict=True):
+                _assert_close(cell[None], _sample(_apply(model, style, strength), latent, sampler=sampler))
+
+
+@pytest.mark.parametrize(("sampler", "samples"), [("euler", 4), ("dpmpp_2m", 4), ("lcm", 2), ("euler_ancestral", 2)])
+def test_what_treats_each_image_for_itself_is_sampled_in_one_batch(
+    model: Any, style: str, sampler: str, samples: int
+) -> None:
+    patched, batch, *_ = StrengthSweep.execute(model, _latent(), style, "0.3, 0.9").args
+    calls = _calls(patched)
+    _sample(patched, batch, sampler=sampler)
+    assert set(calls) == {samples}  # each image with its positive and its negative prompt
+
+
+def test_perp_neg_and_a_wrapper_that_calls_the_model_image_by_image_keep_a_sweep_working(
+    model: Any, style: str
+) -> None:
+    def one_by_one(apply: Any, given: dict[str, Any]) -> Tensor:
+        parts = [
+            apply(
+                given["input"][at : at + 1],
+                given["timestep"][at : at + 1],
+                **{
+                    key: value[at : at + 1] if isinstance(value, Tensor) else value for key, value in given["c"].items()
+                },
+            )
+            for at in range(given["input"].shape[0])
+        ]
+        return torch.cat(parts)
+
+    def perpendicular(given: dict[str, Any]) -> Tensor:
+        """Guidance with a sum over all images, as that of Perp-Neg."""
+        cond, uncond = given["cond"], given["uncond"]
+        return uncond + 2 * (cond - (cond * uncond).sum() / uncond.norm() ** 2 * uncond)
+
+    for change in ("set_model_unet_function_wrapper", "set_model_sampler_cfg_function"):
+        changed = model.clone()
+        getattr(changed, change)(one_by_one if "wrapper" in change else perpendicular)
+        patched, batch, *_ = StrengthSweep.execute(changed, _latent(), style, "0.3, 0.9").args
+        for cell, strength in zip(_sample(patched, batch), (0.3, 0.9), strict=True):
+            _assert_close(cell[None], _sample(_apply(changed, style, strength), _latent()))
+
+
+def test_an_image_without_a_strength_is_refused_when_they_are_sampled_one_by_one(model: Any, style: str) -> None:
+    patched, batch, *_ = StrengthSweep.execute(model, _latent(), style, "0.3, 0.9").args
+    more = {**batch, "samples": batch["samples"].repeat(2, 1, 1, 1), "batch_index": [0] * 4}
+    for sampler in ("euler", "lcm"):
+        with pytest.raises(NotPerImage):
+            _sample(patched, more, sampler=sampler)
+    _assert_close(
+        _sample(patched, batch, sampler="lcm")[:1], _sample(_apply(model, style, 0.3), _latent(), sampler="lcm")
+    )
