@@ -121,8 +121,15 @@ class HostDenoiser:
         self._load()
         with ExitStack() as held:
             held.callback(self._kept.forget)
+            if self._is_patched():
+                held.enter_context(_activations_kept(self._model))
             self._weights = held.enter_context(stand_ins(self._model))
             yield
+
+    def _is_patched(self) -> bool:
+        """Whether nodes before this one look into the model; some change in place what a gradient needs."""
+        options = self._patcher.model_options.get("transformer_options", {})
+        return any(options.get(kind) for kind in ("patches", "patches_replace"))
 
     def settle(self) -> None:
         """Call it inside of `frozen` when others have used the model, which the host may have moved away for them."""
@@ -253,6 +260,17 @@ def objective_of(sampling: Any) -> str:
     if objective != "flow" and float(getattr(sampling, "sigma_data", 1.0)) != 1.0:
         raise BadTraining([f"models of {known} with a data deviation of {sampling.sigma_data:g} can't be trained yet"])
     return objective
+
+
+def _activations_kept(model: nn.Module) -> Any:
+    """A context in which a gradient gets the activations as they were, whatever a patch did to them in place after."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        is_weight = tensor.untyped_storage().data_ptr() in weights
+        return tensor if is_weight else tensor.detach().clone()
+
+    return torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
 
 
 def _output_of(objective: str, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:

@@ -3,11 +3,8 @@
 The nodes are listed by their schemas, so that a new one is tried too: all whose other inputs have defaults are run.
 """
 
-import asyncio
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import comfy.model_management as management
@@ -18,69 +15,11 @@ import torch
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from torch import Tensor
 
-MODEL, CLIP = "MODEL", "CLIP"
-PRIMITIVE = ("INT", "FLOAT", "BOOLEAN", "STRING")
+from ..host_nodes import CLIP, MODEL, nodes_that_take, output_of
+
 STRENGTH = 0.7
 STEPS = 2
 NEAR = 1e-3  # largest difference as a share of the effect of the LoRA
-NOT_RUN = {  # what can't be compared in one process without more
-    "Needs files or a network": {"LoraSave", "ModelSave", "CLIPSave", "CheckpointSave"},
-    "Compiles for a minute": {"TorchCompileModel"},
-}
-
-
-@cache
-def _all_nodes() -> Mapping[str, Any]:
-    found = nodes.init_builtin_extra_nodes()
-    if inspect.isawaitable(found):
-        asyncio.run(_wait(found))
-    own = {name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("LoraLoom")}
-    return {name: node for name, node in sorted(nodes.NODE_CLASS_MAPPINGS.items()) if name not in own}
-
-
-async def _wait(call: Any) -> None:
-    await call
-
-
-def _inputs(node: Any) -> dict[str, Any] | None:
-    """Required input -> its type, or its default; None where one has neither."""
-    found: dict[str, Any] = {}
-    for name, (kind, *options) in node.INPUT_TYPES().get("required", {}).items():
-        extra = options[0] if options else {}
-        if kind in (MODEL, CLIP):
-            found[name] = kind
-        elif isinstance(kind, list) or kind == "COMBO":
-            choices = kind if isinstance(kind, list) else extra.get("options", [])
-            if not choices and "default" not in extra:
-                return None
-            found[name] = extra.get("default", choices[0] if choices else None)
-        elif kind in PRIMITIVE and "default" in extra:
-            found[name] = extra["default"]
-        else:
-            return None
-    return found
-
-
-def _taken(kind: str) -> list[str]:
-    """The nodes with an input and an output of this kind, that can be run with defaults."""
-    skipped = set().union(*NOT_RUN.values())
-    found: list[str] = []
-    for name, node in _all_nodes().items():
-        inputs = _inputs(node)
-        if name not in skipped and inputs and kind in inputs.values() and kind in tuple(node.RETURN_TYPES):
-            found.append(name)
-    return found
-
-
-def _output(name: str, kind: str, given: Mapping[str, Any]) -> Any:
-    """What a node gives of a kind, with its defaults."""
-    node = nodes.NODE_CLASS_MAPPINGS[name]
-    inputs = {key: given.get(value, value) if value in (MODEL, CLIP) else value for key, value in _inputs(node).items()}
-    if hasattr(node, "define_schema"):
-        result = node.execute(**inputs).args
-    else:
-        result = getattr(node(), node.FUNCTION)(**inputs)
-    return result[tuple(node.RETURN_TYPES).index(kind)]
 
 
 @pytest.fixture(autouse=True)
@@ -118,12 +57,12 @@ def _agree(found: Tensor, wanted: Tensor, base: Tensor) -> None:
     assert math.isfinite(off) and off <= NEAR
 
 
-@pytest.mark.parametrize("name", _taken(MODEL))
+@pytest.mark.parametrize("name", nodes_that_take(MODEL))
 def test_a_node_that_takes_a_model_does_the_same_behind_our_branch(model: Any, style: str, name: str) -> None:
     def made(apply: Callable[..., tuple[Any, Any]] | None) -> Tensor:
         patched = model if apply is None else apply(model, None, style)[0]
         try:
-            return _sample(_output(name, MODEL, {MODEL: patched}))
+            return _sample(output_of(name, MODEL, {MODEL: patched}))
         except Exception as error:
             if apply is None:
                 pytest.skip(f"does not run with its defaults on the tiny model: {type(error).__name__}")
@@ -135,12 +74,12 @@ def test_a_node_that_takes_a_model_does_the_same_behind_our_branch(model: Any, s
     assert torch.equal(_sample(model), plain)
 
 
-@pytest.mark.parametrize("name", _taken(MODEL))
+@pytest.mark.parametrize("name", nodes_that_take(MODEL))
 def test_our_branch_behind_a_node_that_takes_a_model_does_what_the_hosts_loader_does(
     model: Any, style: str, name: str
 ) -> None:
     try:
-        behind = _output(name, MODEL, {MODEL: model})
+        behind = output_of(name, MODEL, {MODEL: model})
         base = _sample(behind)
     except Exception as error:
         pytest.skip(f"does not run with its defaults on the tiny model: {type(error).__name__}")
@@ -148,7 +87,7 @@ def test_our_branch_behind_a_node_that_takes_a_model_does_what_the_hosts_loader_
 
 
 def test_the_merging_and_multiplying_nodes_are_among_those_tried() -> None:
-    tried = set(_taken(MODEL))
+    tried = set(nodes_that_take(MODEL))
     assert {"ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract", "FreeU_V2"} <= tried
     assert {"UNetSelfAttentionMultiply", "UNetCrossAttentionMultiply", "ModelSamplingDiscrete"} <= tried
-    assert {"CLIPMergeSimple", "CLIPSetLastLayer", "CLIPAttentionMultiply"} <= set(_taken(CLIP))
+    assert {"CLIPMergeSimple", "CLIPSetLastLayer", "CLIPAttentionMultiply"} <= set(nodes_that_take(CLIP))
