@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -82,22 +83,17 @@ class Injection:
         return made
 
     def detach(self, owner: object = None) -> None:
-        """Take all layers away; with an owner given, only if they are its own."""
+        """Take all layers away, also if some raise; with an owner given, only if they are its own."""
         if owner is not None and owner is not self.owner:
             return
         self.owner = None
-        while self._attached:
-            module, beside = self._attached.popitem()
-            beside.layer = None
-            _restore(module, beside)
-        while self._told:
-            module, (found, own) = self._told.popitem()
-            if module.__dict__.get(STATE_DICT) is not own:
-                continue  # somebody else's stands there, and goes on asking ours, which passes on once it is alone
-            if found is None:
-                del module.__dict__[STATE_DICT]
-            else:
-                module.__dict__[STATE_DICT] = found
+        with ExitStack() as undone:
+            while self._attached:
+                module, beside = self._attached.popitem()
+                beside.layer = None
+                undone.callback(_restore, module, beside)
+            while self._told:
+                undone.callback(_untell, *self._told.popitem())
 
 
 def _restore(module: nn.Module, beside: BesideForward) -> None:
@@ -114,6 +110,16 @@ def _restore(module: nn.Module, beside: BesideForward) -> None:
     for name, value in list(getattr(holder, "__dict__", {}).items()):
         if value is beside:
             setattr(holder, name, beside.found if beside.found is not None else _own_forward(module))
+
+
+def _untell(module: nn.Module, told: tuple[Any, Any]) -> None:
+    found, own = told
+    if module.__dict__.get(STATE_DICT) is not own:
+        return  # somebody else's stands there, and goes on asking ours, which passes on once it is alone
+    if found is None:
+        del module.__dict__[STATE_DICT]
+    else:
+        module.__dict__[STATE_DICT] = found
 
 
 def _own_forward(module: nn.Module) -> Any:

@@ -1,8 +1,10 @@
 """Puts weaves beside the layers of host models when these are loaded, and lets the host place and free them."""
 
+import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from .fitting import PLAIN_DTYPES, ModelFits, forget_fits, modules_of
 from .held_weaves import HeldWeave, WeavePatcher, empty_unused, hold, release
 from .plan_in_weights import state_dicts_with_plan
 
+LOG = logging.getLogger(__name__)
 WEAVE = "lora_loom"  # the pack's one injection, and its additional model
 
 
@@ -34,7 +37,7 @@ def set_weave(patcher: ModelPatcher, rows: Sequence[PlannedLora], layers: ModelF
     woven = _woven(patcher, rows, layers)
     beside = _Beside(woven, tuple(row.strength for row in rows))
     woven.users.add(beside)
-    patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=beside.eject)])
+    patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=_told_only(beside.eject))])
     patcher.set_additional_models(WEAVE, [woven.patcher])
     on_detach(patcher, WEAVE, beside.detached)
     release(_is_kept)
@@ -117,7 +120,20 @@ def unloaded(patcher: ModelPatcher, unpatch_all: bool = True) -> None:
 
 def on_detach(patcher: ModelPatcher, name: str, call: Callable[..., None]) -> None:
     """Have the host call this when the model leaves its device; once, however often it is asked for."""
-    patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})[name] = [call]
+    patcher.callbacks.setdefault(CallbacksMP.ON_DETACH, {})[name] = [_told_only(call)]
+
+
+def _told_only(call: Callable[..., None]) -> Callable[..., None]:
+    """A callback of the host's unloading, which an error would end in the middle, and with it the host's worker."""
+
+    @wraps(call)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            call(*arguments, **options)
+        except Exception:
+            LOG.exception("LoRA Loom: letting go of a model did not end as it should; its layers are as they were")
+
+    return guarded
 
 
 class _Beside:
