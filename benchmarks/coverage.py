@@ -22,6 +22,7 @@ from ._models import KEY_LISTS
 
 NO_ADAPTERS = ("base_", "map_")  # beginnings of the lists that are models and name maps
 RECORDED = KEY_LISTS / "host_coverage.json"
+WILD = "wild/"
 NOT_LOADED = "lora key not loaded"  # what the host logs for each key that it leaves
 NEVER = "-"
 
@@ -105,11 +106,19 @@ def main() -> None:
 def list_names() -> list[str]:
     """Every recorded list of an adapter's keys."""
     names = (path.name.removesuffix(".json.gz") for path in KEY_LISTS.glob("*.json.gz"))
-    return sorted(name for name in names if not name.startswith(NO_ADAPTERS))
+    return [*sorted(name for name in names if not name.startswith(NO_ADAPTERS)), *(f"{WILD}{name}" for name in _wild())]
+
+
+@lru_cache
+def _wild() -> Mapping[str, Any]:
+    """Lists after reports of users -> the models and the source of each."""
+    return json.loads((KEY_LISTS / WILD / "index.json").read_text(encoding="utf-8"))
 
 
 def model_of(name: str) -> tuple[str, ...]:
     """The base lists of the model that a list was made for."""
+    if name.startswith(WILD):
+        return tuple(_wild()[name.removeprefix(WILD)]["models"])
     fitting = [start for start in MODELS if name.startswith(f"{start}_")]
     if fitting:
         return MODELS[max(fitting, key=len)]
@@ -124,12 +133,19 @@ def model_of(name: str) -> tuple[str, ...]:
 
 def own_account(name: str) -> Account:
     """Where we put the keys of a list."""
+    from lora_pack.lora_core import LoraError
     from lora_pack.lora_core.loading.inspection import inspect_file, open_file_or_key_list
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.json"
+        path = Path(folder) / f"{name.replace('/', '_')}.json"
         path.write_text(json.dumps(read_list(name)), encoding="utf-8")
-        report = inspect_file(open_file_or_key_list(path), _layout(model_of(name)))
+        file = open_file_or_key_list(path)
+        try:
+            report = inspect_file(file, _layout(model_of(name)))
+            report.require_family()
+        except LoraError as refused:
+            print(f"{name}: {refused}", flush=True)
+            return Account(len(file.header.entries), 0, 0, len(file.header.entries))
     return Account(report.keys, len(report.matched), len(report.ignored), len(report.unmatched))
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from ..adapters import find_builder, is_complete, why_incomplete
 from ..errors import FileDamaged
-from ..files.lora_file import LoraFile, Reader, identify, open_lora
+from ..files.lora_file import LoraFile, identify, open_lora
 from ..files.safetensors_header import DTYPES, Header, TensorEntry, is_shape, read_header
 from ..names.families import Family
 from ..names.key_dialects import IGNORED
@@ -19,29 +18,13 @@ from ..names.key_report import KeyNote, KeyReport
 from ..names.name_table import NameTable
 from ..names.target_layer import ModelLayout, list_targets
 from .file_family import family_of_header
-from .loaded_lora import assemble
+from .loaded_lora import account
 from .open_clip import shapes_by_layer
 from .packed_weights import whole_shapes
 from .refusals import refuse_foreign
 
 NO_MODEL_GIVEN = Family("not given", "")
-SCALAR_BYTES = 8  # bytes; tensors up to this size are read, so that alphas are told
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-class HeaderReader:
-    """Gives shapes without data, except for single numbers when the file is at hand."""
-
-    def __init__(self, header: Header, scalars: Reader | None) -> None:
-        self._header = header
-        self._scalars = scalars
-
-    def tensor(self, key: str) -> Tensor:
-        """The tensor of a key: read if it is a single number, else on the meta device."""
-        entry = self._header.entries[key]
-        if self._scalars is not None and entry.stop - entry.start <= SCALAR_BYTES:
-            return self._scalars.tensor(key)
-        return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
 
 
 def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport:
@@ -56,12 +39,7 @@ def inspect_file(file: LoraFile, layout: ModelLayout | None = None) -> KeyReport
     refuse_foreign(file)
     if layout is None:
         return _by_own_names(file)
-    table = NameTable(layout)
-    family = family_of_header(file.header)
-    if not file.has_data:
-        return assemble(file, family, layout, table, HeaderReader(file.header, None)).report
-    with file.tensors() as tensors:
-        return assemble(file, family, layout, table, HeaderReader(file.header, tensors)).report
+    return account(file, family_of_header(file.header), layout, NameTable(layout))
 
 
 def _by_own_names(file: LoraFile) -> KeyReport:

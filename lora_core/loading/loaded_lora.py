@@ -23,7 +23,6 @@ from ..adapters import (
 from ..adapters.finite import is_finite
 from ..adapters.row_order import SwappedHalves, take_rows
 from ..adapters.scale_rules import ALPHA_AT_MOST, ScaleRules
-from ..errors import FamilyMismatch
 from ..files.lora_file import LoraFile, Reader
 from ..names.families import Family
 from ..names.key_map import LayerKeys, bare_name, map_keys
@@ -31,8 +30,11 @@ from ..names.key_report import KeyNote, KeyReport
 from ..names.name_table import NameTable, Place
 from ..names.target_layer import UNET, ModelLayout, TargetLayer
 from .file_family import family_of_header, rules_of
+from .header_reader import HeaderReader
 from .refusals import refuse_foreign
 from .shared_tensors import whole_file
+
+MISFITS_AT_MOST = 0.1  # of a file's layers: SD1.5's attention in SD2 has 0.25, a wrong guess of the family has none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,16 +76,29 @@ def load_lora(file: LoraFile, layout: ModelLayout, table: NameTable) -> LoadedLo
         table: NameTable(layout), kept by the caller because it depends on the model alone.
 
     Raises:
-        FamilyMismatch: the file was made for another known family.
+        FamilyMismatch: the file looks made for another known family, and most of it does not fit this model.
         NotAnAdapter: the file is of another kind, see refusals.
         FileMissing, FileDamaged: the file went away or changed in between.
     """
     refuse_foreign(file)
     family = family_of_header(file.header)
-    if UNET in layout.parts and family.differs_from(layout.family):
-        raise FamilyMismatch(file.name, family.name, layout.family.name)
+    if is_for_another(family, layout):
+        account(file, family, layout, table).require_family()
     with file.tensors() as reader:
         return assemble(file, family, layout, table, reader)
+
+
+def is_for_another(family: Family, layout: ModelLayout) -> bool:
+    """Whether a file's names and shapes look like those of another family than the model's; a guess."""
+    return UNET in layout.parts and family.differs_from(layout.family)
+
+
+def account(file: LoraFile, family: Family, layout: ModelLayout, table: NameTable) -> KeyReport:
+    """Where every key of a file would go, from its header alone."""
+    if not file.has_data:
+        return assemble(file, family, layout, table, HeaderReader(file.header, None)).report
+    with file.tensors() as tensors:
+        return assemble(file, family, layout, table, HeaderReader(file.header, tensors)).report
 
 
 def assemble(file: LoraFile, family: Family, layout: ModelLayout, table: NameTable, reader: Reader) -> LoadedLora:
@@ -135,6 +150,9 @@ class _Assembly:
         self._placed: list[PlacedAdapter] = []
         self._tally = _Tally()
         self._dialects: dict[str, int] = {}
+        self._in_denoiser = 0  # matched keys
+        self._misfits = 0  # layers that are there, in another shape
+        self._loosely = sum(len(layer.keys) for layer in key_map.layers if layer.is_loose)
         self.layers = key_map.layers
 
     def add(self, layer: LayerKeys, reader: Reader, whole: WholeFile) -> None:
@@ -143,17 +161,21 @@ class _Assembly:
         self._dialects[layer.dialect] = self._dialects.get(layer.dialect, 0) + 1
         if not self._file.has_shapes:
             self._add_by_name(layer)
+            self._in_denoiser += len(layer.keys) * any(target.part == UNET for target in targets)
             return
         try:
             built = _build(layer, targets, reader, self._rules, whole)
             placed = _placed(layer, targets, built)
         except BadAdapter as reason:
+            self._misfits += 1
             self._unmatched += [KeyNote(key.key, str(reason)) for key in layer.keys.values()]
             return
         main = built.changes.get(WEIGHT) or next(iter(built.changes.values()))
         self._tally.count(main, alpha_read=self._file.has_data or "alpha" not in layer.keys)
         self._matched += [key.key for key in layer.keys.values()]
         self._placed += placed
+        if any(target.part == UNET for target in targets):
+            self._in_denoiser += len(layer.keys)
 
     def _add_by_name(self, layer: LayerKeys) -> None:
         """Account for a layer of which no shape is known: complete, or not."""
@@ -165,12 +187,19 @@ class _Assembly:
         else:
             self._unmatched += [KeyNote(key, _incomplete(layer)) for key in keys]
 
+    def _fits(self) -> bool:
+        """Whether most keys reach the denoiser, and few layers have shapes that speak against it."""
+        most = self._in_denoiser > len(self._unmatched)
+        return most and self._misfits <= MISFITS_AT_MOST * len(self.layers)
+
     def finish(self, family: Family) -> LoadedLora:
         """The adapters with their account."""
         tally = self._tally
         notes = [*self._notes, *(f"in {count} layers, {note}" for note, count in tally.notes.items())]
         if UNET in self._layout.parts and not self._layout.family.known:
             notes.append("the model's family is not in the tables, so only names equal to the model's own were found")
+        if self._loosely:
+            notes.append(f"{self._loosely} keys have other separators or capitals than any known trainer writes")
         if tally.dead:
             notes.append(f"alpha is 0 in {tally.dead} layers, so these do nothing")
         report = KeyReport(
@@ -186,6 +215,7 @@ class _Assembly:
             ranks=(min(tally.ranks), max(tally.ranks)) if tally.ranks else None,
             alphas=(min(tally.alphas), max(tally.alphas)) if tally.alphas else None,
             notes=notes,
+            is_refused=is_for_another(family, self._layout) and not self._fits(),
         )
         return LoadedLora(self._placed, report, self._file.header.metadata)
 

@@ -35,6 +35,23 @@ FOREIGN = (
         "this is a T-LoRA, whose change depends on the timestep and can't be one delta",
         "Ask its author for an ordinary LoRA of it.",
     ),
+    Foreign(
+        re.compile(r"\.(?:lora_ups|lora_downs|lora_experts)\.\d+\.|\.(?:router|lora_router|lora_gate)\.weight$"),
+        "this is a mixture of LoRAs (HydraLoRA and its like), whose router chooses among several changes at each step",
+        "Ask its author for one of its experts as an ordinary LoRA.",
+    ),
+    Foreign(
+        re.compile(
+            r"\.(?:qkv_proj|out_proj|mlp_fc[12]|qkv_proj_context|mlp_context_fc[12])\.(?:lora_down|lora_up|smooth)$"
+        ),
+        "its factors are packed for Nunchaku's 4 bit kernels",
+        "Use the LoRA that it was packed from.",
+    ),
+    Foreign(
+        re.compile(r"\.(?:processor|attn)\.(?:q|k|v|proj)_loras\.\d+\."),
+        "this is an EasyControl condition, whose factors act on the tokens of a second picture alone",
+        "Load it with an EasyControl node.",
+    ),
 )
 
 # Ways to start a training that also change the base weights, so that the file alone is no delta of the original model.

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from .absent_layers import why_absent
 from .key_dialects import IGNORED, PARAMETERS, PREFIXES, Dialect, Parameter, Prefix
 from .key_dialects.dialect import DOTS
 from .key_report import KeyNote
-from .name_table import MISSING_PARTS, NameTable, Place
+from .name_table import MISSING_PARTS, NOT_THERE, NameTable, Place
 
 PARSED_KEYS = 20_000  # keys whose parts are remembered: a file's family and its map both ask for them
 
@@ -34,6 +35,7 @@ class LayerKeys:
     places: tuple[Place, ...]
     keys: Mapping[str, ParsedKey]  # role -> key
     dialect: str
+    is_loose: bool = False  # found by its letters and numbers alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +141,14 @@ def _place_layers(
     for layer, parsed in by_layer.items():
         found = miscounted.get(layer.partition(":")[0]) if ":" in layer else None
         found = found or table.find(layer)
+        absent = why_absent(layer, table.layout.family.name) if found == NOT_THERE else None
         if isinstance(found, str):
-            missing = found in MISSING_PARTS
+            found, missing = absent or found, absent is not None or found in MISSING_PARTS
             nearest = None if missing else table.nearest.of(layer)
             notes = ignored if missing else unmatched
             notes.extend(KeyNote(key.key, found, nearest) for key in parsed)
             continue
-        places, prefix, dialect = found
+        places, prefix, dialect, is_loose = found
         other = next((kept for place in places for kept in taken.get(place.path, ()) if _overlap(kept, place)), None)
         if other is not None:
             reason = f"conflict: '{other.layer}' already reaches this layer of the model"
@@ -155,7 +158,7 @@ def _place_layers(
             parsed = [_saved_whole(key, dialect) for key in parsed]
         keys, doubled = _by_role(parsed)
         unmatched.extend(doubled)
-        entry = LayerKeys(layer, places, keys, _dialect_name(prefix, dialect, parsed))
+        entry = LayerKeys(layer, places, keys, _dialect_name(prefix, dialect, parsed), is_loose)
         layers.append(entry)
         for place in places:
             taken.setdefault(place.path, []).append(entry)

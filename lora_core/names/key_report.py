@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import NoLayerReached, UnmatchedKeys
+from ..errors import FamilyMismatch, NoLayerReached, UnmatchedKeys
 from .families import Family
 
 LINES_AT_MOST = 20  # unmatched keys listed in the text form; the JSON form lists all
@@ -39,6 +39,7 @@ class KeyReport:
     ranks: tuple[int, int] | None  # (smallest, largest) of the matched layers
     alphas: tuple[float, float] | None  # (smallest, largest) of the matched layers
     notes: Sequence[str] = ()  # what a person should know although it is no error
+    is_refused: bool = False  # of another family, by its names and since most of it does not fit
 
     def __post_init__(self) -> None:
         counted = len(self.matched) + len(self.ignored) + len(self.unmatched)
@@ -49,6 +50,17 @@ class KeyReport:
     def layers(self) -> int:
         """Layers of the model that the file reaches."""
         return sum(self.algorithms.values())
+
+    @property
+    def refused(self) -> FamilyMismatch | None:
+        """Why the file can't be applied to this model at all; None if it can."""
+        return FamilyMismatch(self.file, self.file_family.name, self.model_family.name) if self.is_refused else None
+
+    def require_family(self) -> "KeyReport":
+        """Itself, or FamilyMismatch."""
+        if (refused := self.refused) is not None:
+            raise refused
+        return self
 
     def require_any(self) -> "KeyReport":
         """Itself, or NoLayerReached when no layer is reached."""
@@ -70,6 +82,8 @@ class KeyReport:
     @property
     def state(self) -> str:
         """In a few words: how much of the file arrived."""
+        if self.is_refused:
+            return f"refused: made for {self.file_family.name}, this is {self.model_family.name}"
         if not self.layers:
             return "reaches no layer"
         if self.unmatched:
@@ -113,6 +127,7 @@ class KeyReport:
             "unmatched": [{"key": n.key, "reason": n.reason, "nearest": n.nearest} for n in self.unmatched],
             "targets": self.layers,
             "notes": list(self.notes),
+            "refused": str(self.refused) if self.is_refused else None,
         }
 
 

@@ -1,12 +1,14 @@
 """Every name that a trainer would give to a layer of one model: built from the model's own paths, asked exactly."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from .block_names import names_of
 from .key_dialects import PREFIXES, Dialect, Prefix
-from .key_dialects.dialect import CLIPS, DOTS, NOT_CLIP, TEXT_ENCODER_BY_NAME, UNDERSCORES
+from .key_dialects.dialect import CLIP_BESIDE_LANGUAGE, CLIPS, DOTS, NOT_CLIP, TEXT_ENCODER_BY_NAME, UNDERSCORES
+from .loose_spelling import letters_and_numbers, without_wrappers
 from .nearest import NearestNames
 from .path_names import Name, fused_names, names_of_part, rare_names_of_part
 from .target_layer import UNET, ModelLayout, TargetLayer
@@ -29,6 +31,15 @@ class Place:
     source_rows: tuple[int, int] | None = None  # [start, stop) of the file's rows, where it fuses several layers
 
 
+class Found(NamedTuple):
+    """What a layer's name stands for."""
+
+    places: tuple[Place, ...]
+    prefix: Prefix
+    dialect: Dialect
+    is_loose: bool = False  # found by its letters and numbers alone
+
+
 class NameTable:
     """The names of all parts of one model. Tables are made when a name is first asked for in their spelling."""
 
@@ -44,7 +55,10 @@ class NameTable:
     def _parts_of(self, prefix: Prefix) -> tuple[str, ...]:
         """The parts at hand that a prefix may stand for, in the order in which they are tried."""
         others = tuple(sorted(self._parts - {UNET, *CLIPS}))
-        parts = [part for entry in prefix.parts for part in (others if entry == NOT_CLIP else (entry,))]
+        language = [part for part in others if not part.startswith("t5")]
+        beside = ("clip_l",) if language and "clip_g" not in self._parts else ()
+        meant = {NOT_CLIP: others, CLIP_BESIDE_LANGUAGE: beside}
+        parts = [part for entry in prefix.parts for part in meant.get(entry, (entry,))]
         return tuple(dict.fromkeys(parts))
 
     @property
@@ -52,8 +66,20 @@ class NameTable:
         """The parts of the model that are at hand."""
         return self._parts
 
-    def find(self, layer: str) -> tuple[tuple[Place, ...], Prefix, Dialect] | str:
-        """The places that a layer's name stands for, or the reason why there is none."""
+    def find(self, layer: str) -> Found | str:
+        """The places that a layer's name stands for, or the reason why there is none.
+
+        What no table has is looked for once more without the marks of wrappers, and then by letters and numbers alone.
+        """
+        found = self._exact(layer)
+        if found != NOT_THERE:
+            return found
+        bare = without_wrappers(layer)
+        if bare != layer and (found := self._exact(bare)) != NOT_THERE:
+            return found
+        return self._loosely(bare)
+
+    def _exact(self, layer: str) -> Found | str:
         for prefix, dialect, parts in self._prefixes:
             if not layer.startswith(prefix.text):
                 continue
@@ -61,10 +87,22 @@ class NameTable:
             for part in parts:
                 places = self._find_in(part, name, prefix.joined)
                 if places is not None:
-                    return (places, prefix, dialect) if places else FITS_TWO
+                    return Found(places, prefix, dialect) if places else FITS_TWO
             missing = self._missing_part(prefix, parts, name) if prefix.text else None
             if missing is not None:
                 return missing
+        return NOT_THERE
+
+    def _loosely(self, layer: str) -> Found | str:
+        for prefix, dialect, parts in self._prefixes:
+            if not layer.startswith(prefix.text):
+                continue
+            spelled = letters_and_numbers(layer[len(prefix.text) :])
+            for part in parts:
+                names = self._names.get(part)
+                places = names.loosely(spelled) if names is not None and spelled else None
+                if places is not None:
+                    return Found(places, prefix, dialect, is_loose=True) if places else FITS_TWO
         return NOT_THERE
 
     def _find_in(self, part: str, name: str, joined: str) -> tuple[Place, ...] | None:
@@ -135,6 +173,17 @@ class PartNames:
             return self._places(rare.names[name]) if name in rare.names else None
         return () if name in common.twice else self._places(found)
 
+    def loosely(self, spelled: str) -> tuple[Place, ...] | None:
+        """As `find`, by letters_and_numbers of a name; what means two layers so is none."""
+        if spelled in self._loose.twice:
+            return ()
+        found = self._loose.names.get(spelled)
+        return None if found is None else self._places(found)
+
+    @cached_property
+    def _loose(self) -> "_Spelled":
+        return _Spelled((*self._known.values(), *self._rarely_known()), LETTERS_AND_NUMBERS)
+
     def by_path(self) -> Iterator[tuple[str, str]]:
         """(path of a layer, a name of it with dots) for every name."""
         for name in (*self._known.values(), *self._rarely_known()):
@@ -162,6 +211,14 @@ class PartNames:
         return tuple(Place(self._own[name.inner].path, name.rows, name.swap_halves, name.source_rows) for name in names)
 
 
+LETTERS_AND_NUMBERS = ""  # as what joins the segments: nothing
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    DOTS: lambda name: name,
+    UNDERSCORES: lambda name: name.replace(DOTS, UNDERSCORES),
+    LETTERS_AND_NUMBERS: letters_and_numbers,
+}
+
+
 class _Spelled:
     """Names by their spelling. A fused name has several entries; two meanings of one name are told apart from that."""
 
@@ -169,7 +226,7 @@ class _Spelled:
         self.names: dict[str, tuple[Name, ...]] = {}
         self.twice: set[str] = set()
         for name in names:
-            spelled = name.name if joined == DOTS else name.name.replace(DOTS, UNDERSCORES)
+            spelled = SPELLINGS[joined](name.name)
             found = self.names.get(spelled)
             if found is None:
                 self.names[spelled] = (name,)

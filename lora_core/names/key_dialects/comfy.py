@@ -9,6 +9,8 @@ DIALECT = Dialect(
     prefixes=(
         Prefix("diffusion_model.", ("unet",), DOTS),
         Prefix("model.diffusion_model.", ("unet",), DOTS),
+        Prefix("diffusion_model.model.", ("unet",), DOTS),  # HiDream-O1: a level more than the model has
+        Prefix("diffusion_model_", ("unet",), DOTS),
         Prefix("net.", ("unet",), DOTS),  # checkpoints of Cosmos and Anima
         Prefix("text_encoders.", (TEXT_ENCODER_BY_NAME,), DOTS),
         Prefix("", ("unet",), DOTS),

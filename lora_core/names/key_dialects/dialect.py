@@ -12,7 +12,8 @@ NOT_CLIP = "not CLIP"  # stands for every text encoder that is no CLIP: T5 and l
 
 CLIPS = ("clip_l", "clip_h", "clip_g")
 FIRST_ENCODER = ("clip_l", "clip_h", NOT_CLIP)
-SECOND_ENCODER = ("clip_g", NOT_CLIP)
+CLIP_BESIDE_LANGUAGE = "CLIP-L beside a language model"  # where there is neither CLIP-G nor T5, as in HunyuanVideo
+SECOND_ENCODER = ("clip_g", NOT_CLIP, CLIP_BESIDE_LANGUAGE)
 THIRD_ENCODER = (NOT_CLIP,)
 ANY_ENCODER = (*CLIPS, NOT_CLIP)
 

@@ -30,12 +30,15 @@ DIALECT = Dialect(
         Prefix("lora_te1_", FIRST_ENCODER, UNDERSCORES),
         Prefix("lora_te2_", SECOND_ENCODER, UNDERSCORES),
         Prefix("lora_te3_", THIRD_ENCODER, UNDERSCORES),
+        Prefix("lora_te4_", THIRD_ENCODER, UNDERSCORES),
+        Prefix("lora_unet_model_", ("unet",), UNDERSCORES),  # HiDream-O1: a level more than the model has
     ),
     parameters=(
         Parameter(".lora_down.weight", "down", LORA),
         Parameter(".lora_up.weight", "up", LORA),
         Parameter(".lora_mid.weight", "mid", LORA),
         Parameter(".alpha", "alpha"),
+        Parameter(".lora_alpha", "alpha"),  # SimpleTuner
         *(Parameter(f".oft_blocks.{run}", f"oft_blocks_{run}", "oft") for run in range(8)),  # of fused layers of Flux
     ),
     ignored=(

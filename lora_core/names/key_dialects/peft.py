@@ -96,7 +96,13 @@ DIALECT = Dialect(
         Parameter(".lora_magnitude_vector", "magnitude_per_output", "dora", slot=True),
         Parameter(".lora_magnitude_vector.weight", "magnitude_per_output", "dora", slot=True),
         Parameter(".magnitude", "magnitude_per_output", "dora"),  # ai-toolkit
+        Parameter(".modules_to_save.default.weight", "set_weight", "replaced weight"),
+        Parameter(".modules_to_save.default.bias", "set_bias", "replaced weight"),
         *(Parameter(f".{name}", name, name.partition("_")[0]) for name in FOREIGN),
     ),
-    ignored=(Ignored(SHARED_PROJECTION, "of no layer: the projections that every VeRA layer of the file uses"),),
+    ignored=(
+        Ignored(SHARED_PROJECTION, "of no layer: the projections that every VeRA layer of the file uses"),
+        Ignored(re.compile(r"\.base_layer\.(?:weight|bias)$"), "the model's own weight, saved with the adapter"),
+        Ignored(re.compile(r"\.original_module\."), "the model's own weight, saved with the adapter"),
+    ),
 )

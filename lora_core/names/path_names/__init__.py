@@ -5,14 +5,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from . import (
     ace_step,
     auraflow,
+    cascade,
     clip_text,
+    cogvideox,
     cosmos,
     flux,
     hunyuan_video,
+    ideogram,
     indexed,
     krea,
     ltx,
     lumina,
+    mochi,
     other_text,
     pixart,
     sd3,
@@ -43,6 +47,10 @@ FAMILIES: Sequence[tuple[str, Source]] = (
     ("txtfusion.", krea.names),
     ("blocks.0.self_attn.q_proj", cosmos.names),
     ("decoder.layers.", ace_step.names),
+    ("t5_y_embedder.", mochi.names),
+    ("patch_embed.text_proj", cogvideox.names),
+    ("clip_txt_mapper", cascade.names),
+    ("llm_cond_proj", ideogram.names),
 )
 CLIPS = ("clip_l", "clip_g", "clip_h")
 # Of trainers that few files come from, looked up only where the names above are not enough.

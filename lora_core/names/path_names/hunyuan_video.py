@@ -16,6 +16,7 @@ REFINER, REFINER_BLOCK = "txt_in.individual_token_refiner.blocks.{}", "context_e
 def _tencent_stream(stream: str) -> Iterable[Rule]:
     block = f"{DOUBLE}.{stream}"
     yield Rule(f"{block}_attn.qkv", f"{block}_attn_qkv")
+    yield from split(f"{block}_attn.qkv", [f"{block}_attn_{name}" for name in "qkv"])  # 1.5, as musubi trains it
     yield Rule(f"{block}_attn.proj", f"{block}_attn_proj")
     yield Rule(f"{block}_mlp.0", f"{block}_mlp.fc1")
     yield Rule(f"{block}_mlp.2", f"{block}_mlp.fc2")

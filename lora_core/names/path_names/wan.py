@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from .place import Name, Shape
-from .rules import Rule, names_by_rules
+from .rules import Rule, first_half, names_by_rules, second_half
 
 EMBEDDER = "condition_embedder"
+FACE = "face_adapter.fuser_blocks.{}"
 
 
 def _block(block: str) -> Iterable[Rule]:
@@ -38,6 +39,12 @@ RULES = (
     Rule("img_emb.proj.1", f"{EMBEDDER}.image_embedder.ff.net.0.proj"),
     Rule("img_emb.proj.3", f"{EMBEDDER}.image_embedder.ff.net.2"),
     Rule("img_emb.proj.4", f"{EMBEDDER}.image_embedder.norm2"),
+    # Wan Animate: keys and values of the face in one layer
+    Rule(f"{FACE}.linear1_q", "face_adapter.{}.to_q"),
+    Rule(f"{FACE}.linear1_kv", "face_adapter.{}.to_k", first_half),
+    Rule(f"{FACE}.linear1_kv", "face_adapter.{}.to_v", second_half),
+    Rule(f"{FACE}.linear2", "face_adapter.{}.to_out"),
+    *(Rule(f"{FACE}.{name}_norm", f"face_adapter.{{}}.norm_{name}") for name in "qk"),
     Rule("head.head", "proj_out"),
     Rule("head.modulation", "scale_shift_table"),
     Rule("head.modulation", "head", alias=True),  # extracted LoRAs: "head.diff_m"
