@@ -45,6 +45,7 @@ class Soak:
     faults: list[str] = field(default_factory=list)
     memory: list[tuple[int, float]] = field(default_factory=list)  # prompts so far, MB of the server
     prompts: int = 0
+    only: tuple[str, ...] = ()  # kinds of prompts; none: all
 
     def node(self, class_type: str, **inputs: Any) -> dict[str, Any]:
         """A node with the defaults of its required inputs, and these."""
@@ -159,7 +160,9 @@ class Soak:
             "apply": (self.apply, 8), "stack": (self.stack, 4), "scheduled": (self.scheduled, 2),
             "sweep": (self.sweep, 2), "two models": (self.two_models, 2), "save": (self.save, 1),
             "merge": (self.merge, 2), "train": (self.train, 2),
+            "base": (self.base, 0 if not self.only else 1),
         }  # fmt: skip
+        makers = {kind: maker for kind, maker in makers.items() if not self.only or kind in self.only}
         wanted = self.picture("base", self.base())
         end = time.monotonic() + minutes * 60
         while time.monotonic() < end and self.prompts < most:
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--prompts", type=int, default=10**9, help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=(), help="kinds of prompts, such as apply stack train")
     options = parser.parse_args()
     host = find_host()
     from lora_pack.demo.host.base_directory import make_base_directory
@@ -262,7 +266,9 @@ def main() -> None:
             },
         )  # fmt: skip
         with running_server(settings) as server:
-            soak = Soak(server.client, [file.name for file in loras], random.Random(options.seed), 1.0)
+            soak = Soak(
+                server.client, [file.name for file in loras], random.Random(options.seed), 1.0, only=tuple(options.only)
+            )
             started = time.monotonic()
             part = options.minutes / 8
             for _ in range(8):

@@ -22,7 +22,7 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
             seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # what a step of the graph gave would hold that step, and nobody ever lets go of both
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         forward()
