@@ -182,7 +182,10 @@ class Soak:
         key = json.dumps(graph, sort_keys=True)
         found = self.picture(kind, graph)
         if found is not None and kind != "train" and self.pictures.setdefault(key, found) != found:
-            self.faults.append(f"prompt {self.prompts}: {kind}: another picture than the first time: {key[:2000]}")
+            pair = [np.frombuffer(one, np.uint8).astype(int) for one in (self.pictures[key], found)]
+            off = np.abs(pair[0] - pair[1])
+            what = f"{np.count_nonzero(off)} numbers differ from the first time, by {off.max()} of 255 at most"
+            self.faults.append(f"prompt {self.prompts}: {kind}: {what}: {key[:2000]}")
 
     def interrupted(self, graph: Graph) -> None:
         """However it ends, the next prompt must run."""

@@ -20,6 +20,7 @@ from .stages import say, stage
 TESTS = ROOT / "tests"
 HOST_FOLDERS = ("oracle", "e2e", "nodes")  # of tests/: run once per host, the longest files first
 MOST_WORKERS = 8  # each holds a host and its models: about 1.5 GB
+ONCE = ("-m", "not once")  # what would be the same on another host runs on the last one
 NO_CURRENT_HOST = "no current ComfyUI was found (COMFYUI_PATH, the folders around this pack, ~/comfy/ComfyUI)"
 
 
@@ -73,7 +74,8 @@ def _python_tests(hosts: Sequence[Host], paths: Sequence[Path], options: Sequenc
     if inside or not paths or TESTS in paths:
         folders = [TESTS / folder for folder in HOST_FOLDERS if (TESTS / folder).is_dir()]
         for host in hosts:
-            results.append(_pytest(f"ComfyUI {host.version}", host, [*(inside or folders), *options]))
+            skipped = ONCE if host is not hosts[-1] and not paths and not options else ()
+            results.append(_pytest(f"ComfyUI {host.version}", host, [*(inside or folders), *skipped, *options]))
     return results
 
 

@@ -44,7 +44,7 @@ class ScaleRules:
     """The rules of one file."""
 
     by_part: Mapping[str, PeftScale] = field(default_factory=dict[str, PeftScale])  # "" holds for every part
-    has_alpha_tensors: bool = False
+    alpha_prefixes: frozenset[str] = frozenset()  # of layers' names, where layers of this prefix have alpha tensors
 
     def scale(self, layer: str, name: str, rank: int, alpha: float | None) -> tuple[float, float]:
         """(scale, alpha) of a layer.
@@ -56,11 +56,12 @@ class ScaleRules:
             alpha: its own alpha tensor's value, None if it has none.
         """
         config = self._config(layer)
-        if alpha is None and not self.has_alpha_tensors:
+        told = layer.removesuffix(name) in self.alpha_prefixes
+        if alpha is None and not told:
             alpha = config.alpha_of(layer.partition(PEFT_WRAPPER)[2] or name)
         if alpha is None:
             return 1.0, float(rank)
-        divisor = math.sqrt(rank) if config.rank_stabilised and not self.has_alpha_tensors else rank
+        divisor = math.sqrt(rank) if config.rank_stabilised and not told else rank
         return alpha / divisor, alpha
 
     def _config(self, layer: str) -> PeftScale:
@@ -71,14 +72,14 @@ class ScaleRules:
 
 
 def scale_rules(
-    metadata: Mapping[str, str], peft_config: Mapping[str, Any] | None, *, has_alpha_tensors: bool
+    metadata: Mapping[str, str], peft_config: Mapping[str, Any] | None, *, alpha_prefixes: frozenset[str]
 ) -> tuple[ScaleRules, Sequence[str]]:
     """The rules of a file, and notes on what in its metadata could not be read.
 
     Args:
         metadata: the header's metadata, strings only.
         peft_config: adapter_config.json beside the file, if there is one.
-        has_alpha_tensors: the file stores alpha per layer, so alphas in its metadata are not applied on top.
+        alpha_prefixes: of the parts whose layers have alpha tensors, so that alphas in the metadata don't count there.
     """
     by_part: dict[str, PeftScale] = {}
     notes: list[str] = []
@@ -89,9 +90,9 @@ def scale_rules(
         by_part[""] = _peft_scale(peft_config, notes)
     if ADAPTER_METADATA in metadata:
         by_part.update(_from_adapter_metadata(metadata[ADAPTER_METADATA], notes))
-    if by_part and has_alpha_tensors:
-        notes.append("the file stores alpha per layer; the alpha in its metadata was not applied on top")
-    return ScaleRules(by_part=by_part, has_alpha_tensors=has_alpha_tensors), notes
+    if by_part and alpha_prefixes:
+        notes.append("the file stores alpha per layer; the alpha in its metadata was not applied on top of those")
+    return ScaleRules(by_part=by_part, alpha_prefixes=alpha_prefixes), notes
 
 
 def number_of_pattern(table: object, name: str) -> float | None:

@@ -31,5 +31,7 @@ def family_of_header(header: Header) -> Family:
 
 def rules_of(file: LoraFile) -> tuple[ScaleRules, Sequence[str]]:
     """The scale rules of a file, and notes on what in its metadata could not be read."""
-    has_alphas = any(key.endswith(".alpha") for key in file.header.entries)
-    return scale_rules(file.header.metadata, file.peft_config, has_alpha_tensors=has_alphas)
+    parsed = (parse_key(key) for key in file.header.entries if key.endswith("alpha"))
+    layers = {one.layer for one in parsed if one is not None and one.parameter.role == "alpha"}
+    prefixes = frozenset(layer.removesuffix(bare_name(layer)) for layer in layers)
+    return scale_rules(file.header.metadata, file.peft_config, alpha_prefixes=prefixes)

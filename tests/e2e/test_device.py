@@ -25,6 +25,7 @@ def _rehearse(host: Host, out: Path, *arguments: str) -> "subprocess.CompletedPr
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_rehearsal_runs_every_part_and_finds_nothing_wrong(host: Host, tmp_path: Path) -> None:
     rehearsed = {part.name for part in PARTS if not part.is_dynamic} - SAME_CODE
     done = _rehearse(host, tmp_path, "--only", *rehearsed)

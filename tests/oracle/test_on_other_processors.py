@@ -27,6 +27,7 @@ PROCESSORS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_sensitive_comparisons_hold_on_other_processors(processor: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -12,7 +12,7 @@ CONFIG = {"r": 8, "lora_alpha": 16, "alpha_pattern": {"attn1.to_q": 4, r".*mid_b
 def _scale(layer: str, rank: int, alpha: float | None = None, **given: object) -> float:
     metadata = given.get("metadata", {})
     config = given.get("config")
-    rules, _ = scale_rules(metadata, config, has_alpha_tensors=alpha is not None)  # type: ignore[arg-type]
+    rules, _ = scale_rules(metadata, config, alpha_prefixes=frozenset({""} if alpha else ()))  # type: ignore[arg-type]
     return rules.scale(layer, layer.removeprefix("base_model.model."), rank, alpha)[0]
 
 
@@ -59,7 +59,7 @@ def test_the_header_of_diffusers_gives_each_part_its_own_configuration() -> None
 @pytest.mark.parametrize("value", ["many", "1e300", "nan", "-inf"])
 def test_an_alpha_that_can_not_be_used_is_noted_and_taken_as_the_rank(value: str) -> None:
     for metadata, config in (({"lora_alpha": value}, None), ({}, {"r": 8, "lora_alpha": value})):
-        rules, notes = scale_rules(metadata, config, has_alpha_tensors=False)
+        rules, notes = scale_rules(metadata, config, alpha_prefixes=frozenset())
         assert rules.scale("a", "a", 8, None)[0] == 1.0
         assert [note for note in notes if f"lora_alpha is '{value}'" in note]
 
@@ -70,10 +70,18 @@ def test_a_plain_alpha_in_the_header_holds_for_the_file(name: str) -> None:
 
 
 def test_alpha_tensors_are_not_scaled_again_by_the_header() -> None:
-    rules, notes = scale_rules({"lora_alpha": "8"}, None, has_alpha_tensors=True)
+    rules, notes = scale_rules({"lora_alpha": "8"}, None, alpha_prefixes=frozenset({""}))
     assert rules.scale("a", "a", 4, 2.0)[0] == 0.5
     assert rules.scale("without an alpha", "without an alpha", 4, None)[0] == 1.0
     assert any("not applied on top" in note for note in notes)
+
+
+def test_the_header_counts_for_the_parts_that_have_no_alpha_tensors() -> None:
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 16, "text_encoder.lora_alpha": 4})}
+    rules, _ = scale_rules(metadata, None, alpha_prefixes=frozenset({"unet."}))
+    assert rules.scale("unet.x", "x", 8, 2.0)[0] == 0.25
+    assert rules.scale("unet.y", "y", 8, None)[0] == 1.0
+    assert rules.scale("text_encoder.x", "x", 8, None)[0] == 0.5
 
 
 def test_kohyas_network_alpha_is_only_a_hint() -> None:
@@ -82,7 +90,7 @@ def test_kohyas_network_alpha_is_only_a_hint() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 5000, "null"])
 def test_a_header_that_can_not_be_read_is_told_and_the_rank_is_taken(text: str) -> None:
-    rules, notes = scale_rules({"lora_adapter_metadata": text}, None, has_alpha_tensors=False)
+    rules, notes = scale_rules({"lora_adapter_metadata": text}, None, alpha_prefixes=frozenset())
     assert rules.scale("a", "a", 8, None)[0] == 1.0
     assert "can't be read" in notes[0]
 
@@ -91,7 +99,7 @@ def test_a_header_that_can_not_be_read_is_told_and_the_rank_is_taken(text: str) 
 def test_a_pattern_that_is_broken_or_could_take_for_ever_is_not_tried_and_told(pattern: str) -> None:
     config = {"lora_alpha": 4, "alpha_pattern": {pattern: 99}}
     assert _scale("a" * 60, 4, config=config) == 1.0
-    _, notes = scale_rules({}, config, has_alpha_tensors=False)
+    _, notes = scale_rules({}, config, alpha_prefixes=frozenset())
     assert "can't be used" in notes[0]
 
 
