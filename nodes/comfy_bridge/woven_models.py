@@ -40,13 +40,25 @@ def set_weave(patcher: ModelPatcher, rows: Sequence[PlannedLora], layers: ModelF
     patcher.set_injections(WEAVE, [PatcherInjection(inject=beside.inject, eject=_told_only(beside.eject))])
     patcher.set_additional_models(WEAVE, [woven.patcher])
     on_detach(patcher, WEAVE, beside.detached)
+    patcher.callbacks.setdefault(CallbacksMP.ON_CLONE, {})[WEAVE] = [_cloned]
     release(_is_kept)
     return woven.weave
 
 
+def _cloned(_patcher: ModelPatcher, clone: ModelPatcher) -> None:
+    """Called by the host, whose clones believe that they were injected if the patcher was.
+
+    Such a clone ejects what it never injected and injects again, in the place of the patcher that is at work.
+    Injections of others stay as the host has them.
+    """
+    if set(clone.injections) <= {WEAVE}:
+        clone.is_injected = False
+
+
 def clear_weave(patcher: ModelPatcher) -> None:
-    """Make the patcher put nothing beside its layers."""
-    patcher.remove_injections(WEAVE)
+    """Make the patcher put nothing beside its layers, and take away what it has put there."""
+    with patcher.use_ejected():
+        patcher.remove_injections(WEAVE)
     patcher.set_additional_models(WEAVE, [])
 
 

@@ -1,5 +1,6 @@
 """Nodes of the host that read or change a model's weights find a LoRA in them, as its own loader puts it there."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,45 @@ def test_a_patcher_that_nobody_holds_any_more_is_gone_at_once(model: Any, style:
         assert [end() for end in ends] == [None, None]
     finally:
         gc.enable()
+
+
+def _loaded(run: Step, patcher: Any) -> Tensor:
+    """As a sampler does it: what goes with the model is loaded with it."""
+    management.load_models_gpu([patcher, *patcher.get_nested_additional_models()])
+    return run(patcher)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_merge_made_of_a_model_while_that_is_at_work_is_what_it_is_otherwise(
+    model: Any, second: Any, run: Step, style: str, merge: str
+) -> None:
+    wanted = _loaded(run, MERGES[merge](_ours(model, style), second))
+    management.unload_all_models()
+    at_work = _ours(model, style)
+    branch = _loaded(run, at_work)
+    assert torch.equal(_loaded(run, MERGES[merge](at_work, second)), wanted)
+    assert torch.equal(_loaded(run, at_work), branch)
+
+
+CLONES: dict[str, Callable[[Any, str], Any]] = {
+    "only cloned": lambda patcher, other: patcher.clone(),
+    "the host's loader on it": _hosts,
+    "ours on it": _ours,
+    "a merge of it": lambda patcher, other: _simple(0.5)(patcher, patcher),
+    "its weights are read": lambda patcher, other: dict(patcher.model_state_dict()),
+}
+
+
+@pytest.mark.parametrize("clone", CLONES)
+def test_what_is_made_of_a_model_at_work_and_dropped_takes_nothing_from_it(
+    model: Any, run: Step, style: str, other: str, clone: str
+) -> None:
+    base = _loaded(run, model)
+    at_work = _ours(model, style)
+    before = _loaded(run, at_work)
+    made = CLONES[clone](at_work, other)
+    assert torch.equal(_loaded(run, at_work), before)
+    del made
+    gc.collect()
+    assert torch.equal(_loaded(run, at_work), before)
+    assert torch.equal(_loaded(run, model), base)
