@@ -61,6 +61,7 @@ class Injection:
     ) -> None:
         """Put layers beside modules; `state_dicts` says what the state_dict of some modules is meanwhile."""
         self.detach()
+        self._finish_detaching()
         self.owner = owner
         try:
             for module, layer in layers.items():
@@ -75,6 +76,12 @@ class Injection:
         except BaseException:
             self.detach()
             raise
+
+    def _finish_detaching(self) -> None:
+        """Take away what a detaching that an error ended has left: it only passes on, but copies of the model have it."""
+        for module in list(self._made):
+            while isinstance(left := module.__dict__.get(FORWARD), BesideForward) and left.layer is None:
+                _restore(module, left)
 
     def _beside(self, module: nn.Module) -> BesideForward:
         made = self._made.get(module)
