@@ -29,7 +29,7 @@ INSIDE: dict[str, tuple[Any, str, bool]] = {
     "a layer is called": (WovenLayer, "forward", True),
     "the model is called: strengths are worked out": (moving_strengths, "strengths_at", True),
     "the model is called: the position of a step": (moving_strengths, "position_of", True),
-    "ejecting: the class's forward is put back": (injections, "_restore", False),
+    "ejecting: the class's forward is put back": (injections, "_restore", True),
     "unloading: what is kept of files is let go": (woven_models, "unloaded", False),
     "unloading: matrices are let go": (woven_models, "empty_unused", False),
     "unloading: matrices are moved": (Weave, "place", True),
