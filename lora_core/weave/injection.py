@@ -78,7 +78,7 @@ class Injection:
             raise
 
     def _finish_detaching(self) -> None:
-        """Take away what a detaching ended by an error has left: it only passes on, but copies of a model have it too."""
+        """Take away what a detaching ended by an error has left: it only passes on, but copies of a model have it."""
         for module in list(self._made):
             while isinstance(left := module.__dict__.get(FORWARD), BesideForward) and left.layer is None:
                 _restore(module, left)
