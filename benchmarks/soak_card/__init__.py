@@ -1,4 +1,4 @@
-"""A ComfyUI node pack without nodes: makes a host on a CPU believe in a small card, so that it loads models in part."""
+"""A ComfyUI node pack without nodes: makes a host on a CPU believe in a small card, so that it makes room for each."""
 
 import os
 from typing import Any

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FileDamaged, FileMissing
-from .safetensors_header import Header, read_header
+from .safetensors_header import LENGTH_BYTES, Header, read_header
 
 PEFT_CONFIG_NAME = "adapter_config.json"
-LENGTH_BYTES = 8  # at the start of a file, the number of bytes of its header
 HEAD_BYTES, TAIL_BYTES = 1024**2, 64 * 1024  # most bytes of a header, and those of an end, that tell a file
 
 

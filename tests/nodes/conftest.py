@@ -48,6 +48,17 @@ def patcher_of(base: Any) -> Any:
     return of_host(base, load_device=device, offload_device=torch.device("cpu"))
 
 
+def sampled(patcher: Any, steps: int) -> Tensor:
+    """A latent [1, 4, 16, 16] sampled with the tiny model as the host's sampler node does it."""
+    import comfy.sample
+
+    generator = torch.Generator().manual_seed(4)
+    latent = torch.zeros(1, 4, 16, 16)
+    noise = torch.randn(latent.shape, generator=generator)
+    conds = [[[torch.randn(1, 7, 768, generator=generator), {}]] for _ in range(2)]
+    return comfy.sample.sample(patcher, noise, steps, 2.0, "euler", "simple", *conds, latent, disable_pbar=True, seed=1)
+
+
 @pytest.fixture
 def run(model: Any) -> Callable[[Any], Tensor]:
     """One step of a model on fixed inputs."""

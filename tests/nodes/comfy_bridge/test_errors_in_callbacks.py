@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import comfy.model_management as management
-import comfy.sample
 import pytest
 import torch
 from lora_pack.lora_core.weave import BRANCH, Schedule, Weave, WovenLayer
@@ -14,6 +13,8 @@ from lora_pack.lora_core.weave.injection import Injection
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from lora_pack.nodes.comfy_bridge import applying, held_weaves, moving_strengths, plan_in_weights, woven_models
 from torch import Tensor
+
+from ..conftest import sampled
 
 ALWAYS = Schedule(((0.0, 1.0), (1.0, 1.0)))
 
@@ -45,11 +46,7 @@ def nothing_loaded() -> Iterator[None]:
 
 
 def _sample(patcher: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(4)
-    latent = torch.zeros(1, 4, 16, 16)
-    noise = torch.randn(latent.shape, generator=generator)
-    conds = [[[torch.randn(1, 7, 768, generator=generator), {}]] for _ in range(2)]
-    return comfy.sample.sample(patcher, noise, 1, 2.0, "euler", "simple", *conds, latent, disable_pbar=True, seed=1)
+    return sampled(patcher, 1)
 
 
 @pytest.mark.parametrize("title", list(INSIDE))

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import comfy.model_management as management
-import comfy.sample
 import nodes
 import pytest
 import torch
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from torch import Tensor
 
+from ..conftest import sampled
 from ..host_nodes import CLIP, MODEL, nodes_that_take, output_of
 
 STRENGTH = 0.7
@@ -29,11 +29,7 @@ def nothing_loaded() -> Iterator[None]:
 
 
 def _sample(model: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(4)
-    latent = torch.zeros(1, 4, 16, 16)
-    noise = torch.randn(latent.shape, generator=generator)
-    conds = [[[torch.randn(1, 7, 768, generator=generator), {}]] for _ in range(2)]
-    return comfy.sample.sample(model, noise, STEPS, 2.0, "euler", "simple", *conds, latent, disable_pbar=True, seed=1)
+    return sampled(model, STEPS)
 
 
 def _ours(model: Any, clip: Any, name: str) -> tuple[Any, Any]:
