@@ -100,12 +100,10 @@ def _model_and_data() -> tuple[Any, Sequence[Any]]:
 
 def _errors(patcher: Any, data: Sequence[Any], names: Any) -> list[float]:
     """Of every cell of the grid."""
-    from lora_pack.lora_core.training.objective import OBJECTIVES
     from lora_pack.lora_core.training.validation import cell_errors, grid
     from lora_pack.nodes.comfy_bridge import HostDenoiser
 
     denoiser = HostDenoiser(patcher, names)
-    objective = OBJECTIVES[denoiser.objective]
 
     def conditions_of(samples: Sequence[Any], shape: torch.Size) -> Any:
         return denoiser.conditions(samples, [sample.conditioning for sample in samples], shape)
@@ -114,7 +112,7 @@ def _errors(patcher: Any, data: Sequence[Any], names: Any) -> list[float]:
     with denoiser.frozen():
         for cells in grid(data, BATCH):
             latents = torch.cat([denoiser.scaled(cell.sample.latent[None]) for cell in cells])
-            found += cell_errors(cells, latents, denoiser, objective, conditions_of)
+            found += cell_errors(cells, latents, denoiser, conditions_of)
     return found
 
 
@@ -161,13 +159,12 @@ def _peft_run(model: Any, data: Sequence[Any]) -> list[Reached]:
 
 
 def _peft_lengths(model: Any, data: Sequence[Any]) -> list[Reached]:
-    from lora_pack.lora_core.training.objective import OBJECTIVES, errors
+    from lora_pack.lora_core.training.objective import UNWEIGHTED, errors
     from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 
     names = model_names(model, None)
     start = _errors(model, data, names)
     denoiser = HostDenoiser(model, names)
-    objective = OBJECTIVES[denoiser.objective]
     torch.manual_seed(0)
     reached: list[Reached] = []
     seconds = 0.0
@@ -179,10 +176,10 @@ def _peft_lengths(model: Any, data: Sequence[Any]) -> list[Reached]:
             sample = data[int(torch.randint(len(data), ()))]
             latent = denoiser.scaled(sample.latent[None])
             noise, sigma = torch.randn_like(latent), denoiser.sigmas_at(torch.rand(1))
-            wide = sigma.reshape(-1, 1, 1, 1)
+            asked = denoiser.noising(latent, noise, sigma, UNWEIGHTED)
             conditions = denoiser.conditions([sample], [sample.conditioning], latent.shape)
-            output = denoiser.predict(objective.noisy(latent, noise, wide), sigma, conditions)
-            torch.autograd.backward(errors(output, objective.target(latent, noise, wide)).mean())
+            output = denoiser.predict(asked.noisy, sigma, conditions)
+            torch.autograd.backward(errors(output, asked.target).mean())
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             optimiser.zero_grad()

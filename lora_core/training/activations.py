@@ -47,7 +47,10 @@ def should_recompute(
     largest = max(range(len(samples)), key=lambda number: samples[number].latent.numel())
     probe = Batches([samples[largest]], 1, settings.seed, "uniform", 0.0).next()
     probe = replace(probe, numbers=[largest])
-    with torch.inference_mode(False), torch.enable_grad():
-        needed, enough = fits(lambda: loss(probe), settings.batch, memory)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), denoiser.differentiable():
+            needed, enough = fits(lambda: loss(probe), settings.batch, memory)
+    except torch.OutOfMemoryError:
+        return True, "gradient checkpointing is on: the activations of one picture do not fit"
     gigabytes = f"{needed / 1024**3:.2f} GiB of activations, {memory.free / 1024**3:.2f} GiB free"
     return not enough, f"gradient checkpointing is {'off' if enough else 'on'}: {gigabytes}"

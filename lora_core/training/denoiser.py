@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..names.target_layer import ModelLayout
 from .dataset import TrainSample
+from .objective import Noising
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Denoiser(Protocol):
     """A frozen model that predicts, from noisy latents, what its objective asks for."""
 
     layout: ModelLayout
-    objective: str  # key of OBJECTIVES
+    noising: Noising  # how its pictures are noised, and what it should say of them
     device: torch.device
     dtype: torch.dtype  # in which its layers compute
     fingerprint: str | None  # equal for equal models; None where that can't be told
@@ -51,6 +52,10 @@ class Denoiser(Protocol):
 
     def predict(self, noisy: Tensor, sigmas: Tensor, conditions: Any) -> Tensor:
         """The model's own output [batch, channels, *picture] for latents at [batch] noise levels; differentiable."""
+        ...
+
+    def differentiable(self) -> AbstractContextManager[None]:
+        """Inside, which a step is as a whole, backward pass included: nothing stands in the way of a gradient."""
         ...
 
     def recomputing(self) -> AbstractContextManager[None]:

@@ -4,15 +4,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import BadTraining
+from ..files.stored_values import fingerprint
 from ..names.target_layer import TargetLayer
 from .dataset import TrainSample
 from .settings import TrainSettings
 
+RESULTS = 3  # another number where the same training has another result than before
 SHORT = 12  # hexadecimal digits
 
 
@@ -72,6 +75,17 @@ def identity_of(
         data.update(latent.cpu().contiguous().numpy().tobytes())
     hashed = hashlib.sha256(layers.encode()).hexdigest()
     return Identity(settings.fingerprint(), hashed, data.hexdigest(), json.dumps(models))
+
+
+def result_key(identity: Identity, captions: Sequence[Any], models: Sequence[str | None]) -> str | None:
+    """Equal for trainings of one and the same result; None where that can't be told.
+
+    captions: what stands for them: their conditionings, or the fingerprint of what reads them. models: fingerprints.
+    """
+    texts = fingerprint(captions)
+    if texts is None or None in models:
+        return None
+    return hashlib.sha256(f"{RESULTS} {identity.text()} {texts}".encode()).hexdigest()
 
 
 def check_samples(samples: Sequence[TrainSample]) -> None:

@@ -8,18 +8,17 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import BadTraining
+from ..names.layer_kinds import is_attention, is_feed_forward
 from ..names.target_layer import UNET, ModelLayout, TargetLayer
+from ..weave.frozen_module import is_linear, is_plain_convolution
 from .objective import WEIGHTINGS
 from .timesteps import TIMESTEPS
 
 AUTO = "auto"
 ON, OFF = "on", "off"
-ATTENTION = re.compile(r"(?:^|[._])(?:attn\d?|attention|self_attn|cross_attn|\w+_attn)(?:$|\.)|\.(?:to_[qkv]|qkv)$")
-FEED_FORWARD = re.compile(r"(?:^|\.)(?:ff|ffn|mlp|feed_forward|\w+_mlp)\.")
-FUSED_BLOCK = re.compile(r"(?:^|\.)linear[12]$")  # attention and feed-forward in one: single blocks of Flux
 TEXT_BLOCK = re.compile(r"(?:^|\.)layers\.\d+\.")  # in text encoders; embeddings and projections are never trained
 
 
@@ -33,10 +32,8 @@ def _adamw(groups: ParameterGroups, rate: float) -> torch.optim.Optimizer:
 
 # What to train -> whether a matrix of the model belongs to it, by its path inside its part.
 TARGETS: Mapping[str, Callable[[str], bool]] = {
-    "attention": lambda inner: bool(ATTENTION.search(inner) or FUSED_BLOCK.search(inner)),
-    "attention + ff": lambda inner: bool(
-        ATTENTION.search(inner) or FEED_FORWARD.search(inner) or FUSED_BLOCK.search(inner)
-    ),
+    "attention": is_attention,
+    "attention + ff": lambda inner: is_attention(inner) or is_feed_forward(inner),
     "all": lambda inner: True,
 }
 # Algorithm -> whether it also changes convolutions; these are taken wherever they are, 1x1 ones as linear layers are.
@@ -156,13 +153,17 @@ def settings_of(values: Mapping[str, Any]) -> TrainSettings:
     return settings
 
 
-def chosen_layers(layout: ModelLayout, settings: TrainSettings, *, with_text: bool = False) -> list[TargetLayer]:
+def chosen_layers(
+    layout: ModelLayout, settings: TrainSettings, modules: Mapping[str, nn.Module], *, with_text: bool = False
+) -> list[TargetLayer]:
     """The layers to train, in the model's order: those of the denoiser, then, if asked, those of its text encoders.
+
+    modules: path -> module. A table of embeddings has a matrix too, but is no layer that a branch can stand beside.
 
     Raises BadTraining when one of the two has none.
     """
     wanted, with_convolutions = TARGETS[settings.targets], ALGORITHMS[settings.algorithm]
-    matrices = [target for target in layout.targets.values() if target.is_matrix]
+    matrices = [t for t in layout.targets.values() if t.is_matrix and _is_layer(modules.get(t.path))]
     found = [t for t in matrices if t.part == UNET and (wanted(t.inner) if len(t.shape) == 2 else with_convolutions)]
     texts = [
         t for t in matrices if t.part != UNET and len(t.shape) == 2 and TEXT_BLOCK.search(t.inner) and wanted(t.inner)
@@ -175,6 +176,10 @@ def chosen_layers(layout: ModelLayout, settings: TrainSettings, *, with_text: bo
     if wrong:
         raise BadTraining(wrong)
     return [*found, *texts] if with_text else found
+
+
+def _is_layer(module: nn.Module | None) -> bool:
+    return module is not None and (is_linear(module) or is_plain_convolution(module))
 
 
 def rank_of(target: TargetLayer, settings: TrainSettings) -> int:

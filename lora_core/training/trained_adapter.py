@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import listed
 from ..names.target_layer import UNET, TargetLayer
 from .batches import INIT, generator_of
 from .flat_parameters import FlatParameters
@@ -70,8 +71,10 @@ class TrainedAdapter:
                 optimiser.state[part] = {k: (t if k == "step" else t.to(device)).clone() for k, t in own.items()}
 
     def counted(self) -> str:
-        """How many layers of which parts."""
-        return ", ".join(f"{count} layers of {part}" for part, count in self._parts.items())
+        """How many layers of which parts, how many numbers that is and how large a file."""
+        layers = ", ".join(f"{count} layers of {part}" for part, count in self._parts.items())
+        numbers = self.flat.whole.numel()
+        return f"{layers}, {numbers:,} numbers ({numbers * self.flat.whole.element_size() / 1e6:.1f} MB)"
 
     @contextmanager
     def switched_off(self) -> Generator[None]:
@@ -84,9 +87,17 @@ class TrainedAdapter:
             for layer in self.layers.values():
                 layer.is_on = True
 
+    def unreached_note(self) -> list[str]:
+        """Which layers the gradient that was just made does not come to, as a line for a person; none if all are."""
+        paths = [path for path, layer in self.layers.items() if layer.up.grad is None or not bool(layer.up.grad.any())]
+        if not paths:
+            return []
+        return [f"{len(paths)} layers do not take part in what the model says, and are not written: {listed(paths)}"]
+
     def copies(self) -> list[TrainedLayer]:
-        """The factors as they are now, on the CPU."""
-        return [TrainedLayer(path, _kept(layer.down), _kept(layer.up)) for path, layer in self.layers.items()]
+        """The factors as they are now, on the CPU; without layers that no gradient has come to, if others have one."""
+        all_layers = [TrainedLayer(path, _kept(layer.down), _kept(layer.up)) for path, layer in self.layers.items()]
+        return [layer for layer in all_layers if bool(layer.up.any())] or all_layers
 
 
 def _kept(factor: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """One training, step by step: whoever runs it sees every step, and can end it after any of them."""
 
-import hashlib
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -12,15 +11,15 @@ from torch import Tensor
 
 from ..errors import BadTraining, TrainingFailed
 from ..files.lora_in_memory import LoraInMemory
-from ..files.stored_values import fingerprint
 from ..weave.injection import Injection
 from .activations import should_recompute
+from .backward_pass import BackwardPass
 from .batches import Batch, Batches
 from .dataset import TrainSample
 from .denoiser import Denoiser
-from .identity import check_samples, identity_of
+from .identity import check_samples, identity_of, result_key
 from .loss_scale import LossScale
-from .objective import OBJECTIVES, WEIGHTINGS, errors
+from .objective import errors
 from .saved_state import SavedState, read_state
 from .settings import AUTO, TrainSettings, chosen_layers
 from .step_report import StepReport
@@ -29,7 +28,6 @@ from .trained_adapter import RATE_SHARE, TrainedAdapter
 from .trained_file import trained_file
 from .validation import Cell, Validation, cell_errors, grid, suggestion
 
-RESULTS = 2  # another number where the same training has another result than before
 OUT_OF_MEMORY = "the device has no memory left"
 ADVICE_MEMORY = "Make the batch or the pictures smaller, or set checkpointing to 'on'."
 ADVICE_NAN = "Lower the learning rate, or raise the precision of the model. The last good state was kept."
@@ -69,9 +67,9 @@ class Trainer:
         self.state_path = state
         self.denoiser, self._text = denoiser, text
         self._samples, self._empty = list(samples), empty
-        self._objective = OBJECTIVES[denoiser.objective]
-        self._targets = chosen_layers(denoiser.layout, settings, with_text=text is not None)
-        name = self._objective.timesteps if settings.timesteps == AUTO else settings.timesteps
+        modules = denoiser.modules() | ({} if text is None else text.modules())
+        self._targets = chosen_layers(denoiser.layout, settings, modules, with_text=text is not None)
+        name = denoiser.noising.objective.timesteps if settings.timesteps == AUTO else settings.timesteps
         self.batches = Batches(self._samples, settings.batch, settings.seed, name, settings.caption_dropout)
         self._grid = grid([sample for sample in self._samples if not sample.keep], settings.batch)
         with torch.inference_mode(False):
@@ -84,10 +82,12 @@ class Trainer:
         self.parameters, self.layers = self._adapter.flat, self._adapter.layers
         self._optimiser = self._adapter.optimiser()
         self._scale = LossScale(denoiser.dtype)
+        self._backward = BackwardPass(self.parameters.gradient.zero_)
         models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
         self.identity = identity_of(settings, self._targets, self._samples, self.latents, models)
         self._at_start, self._losses = list[float](), list[float]()
         self._history: list[tuple[int, float]] = []
+        self._looked = False  # whether every layer is reached by the loss
 
     def run(self) -> Generator[StepReport]:
         """Train to the last step, one report each; closing it leaves the model as it was and keeps what was trained.
@@ -151,7 +151,7 @@ class Trainer:
         """One step of the optimiser on a batch; the loss before it."""
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.step + 1) * group[RATE_SHARE]
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), self.denoiser.differentiable():
             loss, norm = self._gradient(batch)
             while not bool(torch.isfinite(loss) & torch.isfinite(norm)):
                 self.parameters.gradient.zero_()
@@ -160,17 +160,19 @@ class Trainer:
                     value = float(loss if what == "loss" else norm)
                     raise TrainingFailed(self.step, f"the {what} is {value:g} at step {self.step + 1}", ADVICE_NAN)
                 loss, norm = self._gradient(batch)
+            if not self._looked:
+                self.notes += self._adapter.unreached_note()
+                self._looked = True
             self._optimiser.step()
             self.parameters.gradient.zero_()
         return float(loss)
 
     def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the norm of its gradient, which then stands clipped in the buffer."""
-        loss = self.loss(batch)
-        torch.autograd.backward(loss * self._scale.value)
+        loss = self._backward(lambda: self.loss(batch), self._scale.value)
         if self._scale.value != 1.0:
             self.parameters.gradient.mul_(1 / self._scale.value)
-        return loss.detach(), self.parameters.clip(self.settings.clip)
+        return loss, self.parameters.clip(self.settings.clip)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean over the batch of weight(sigma) * |output - target|^2 (mean over the numbers of a picture)."""
@@ -178,8 +180,8 @@ class Trainer:
         latents = torch.stack([self.latents[number] for number in batch.numbers]).to(device)
         sigmas = self.denoiser.sigmas_at(batch.positions).to(device)
         noise = batch.noise.to(device)
-        wide = sigmas.reshape(-1, *[1] * (latents.dim() - 1))
-        noisy, target = self._objective.noisy(latents, noise, wide), self._objective.target(latents, noise, wide)
+        asked = self.denoiser.noising(latents, noise, sigmas, self.settings.weighting)
+        noisy, target = asked.noisy, asked.target
         samples = [self._samples[number] for number in batch.numbers]
         kept = [place for place, sample in enumerate(samples) if sample.keep]
         if kept:
@@ -187,8 +189,7 @@ class Trainer:
             target = target.to(noisy.dtype).index_copy(0, *own)
         conditions = self._conditions(samples, batch.dropped, latents.shape)
         output = self.denoiser.predict(noisy, sigmas, conditions)
-        weights = WEIGHTINGS[self.settings.weighting](self._objective, sigmas)
-        return (weights * errors(output, target)).mean()
+        return (asked.weights.flatten() * errors(output, target)).mean()
 
     def _conditions(self, samples: Sequence[TrainSample], dropped: Sequence[bool], shape: torch.Size) -> Any:
         """What the model reads of the samples' captions, as the text encoders say it now."""
@@ -235,9 +236,7 @@ class Trainer:
             return self._conditions(samples, [False] * len(samples), shape)
 
         rows = self._grid
-        return [
-            e for row in rows for e in cell_errors(row, latents_of(row), self.denoiser, self._objective, conditions_of)
-        ]
+        return [e for row in rows for e in cell_errors(row, latents_of(row), self.denoiser, conditions_of)]
 
     def save(self) -> None:
         """Write the state, if there is a place for one. Raises FileNotWritten."""
@@ -283,16 +282,14 @@ class Trainer:
         return self._history
 
     def trained_layers(self) -> str:
-        """How many layers of which parts, such as "32 layers of unet, 48 layers of clip_l"."""
+        """How many layers of which parts, such as "32 layers of unet, 48 layers of clip_l", and how many numbers."""
         return self._adapter.counted()
 
     def result_key(self) -> str | None:
         """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
         read = [self._text.fingerprint] if self._text is not None else [s.conditioning for s in self._samples]
-        texts = fingerprint([*read, self._empty] if self.settings.caption_dropout else read)
-        if texts is None or self.denoiser.fingerprint is None or (self._text and self._text.fingerprint is None):
-            return None
-        return hashlib.sha256(f"{RESULTS} {self.identity.text()} {texts}".encode()).hexdigest()
+        models = [self.denoiser.fingerprint, *([self._text.fingerprint] if self._text is not None else [])]
+        return result_key(self.identity, [*read, self._empty] if self.settings.caption_dropout else read, models)
 
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .dataset import TrainSample
 from .denoiser import Denoiser
-from .objective import Objective, errors
+from .objective import UNWEIGHTED, errors
 
 PICTURES = 8  # of the set, evenly chosen
 POSITIONS = (0.125, 0.375, 0.625, 0.875)  # see timesteps
@@ -59,7 +59,6 @@ def cell_errors(
     cells: Sequence[Cell],
     latents: Tensor,
     denoiser: Denoiser,
-    objective: Objective,
     conditions_of: Callable[[Sequence[TrainSample], torch.Size], Any],
 ) -> list[float]:
     """How far off the model is on some cells of one shape, unweighted.
@@ -68,17 +67,16 @@ def cell_errors(
         cells: what is asked.
         latents: [cells, channels, *picture], of their samples as the model takes them.
         denoiser: the model.
-        objective: of its kind.
         conditions_of: what the model reads of some samples beside latents of a shape.
     """
     device = denoiser.device
     noise = torch.stack([cell.noise for cell in cells]).to(device)
     sigmas = denoiser.sigmas_at(torch.tensor([cell.position for cell in cells])).to(device)
-    latents, wide = latents.to(device), sigmas.reshape(-1, *[1] * (latents.dim() - 1))
+    asked = denoiser.noising(latents.to(device), noise, sigmas, UNWEIGHTED)
     with torch.inference_mode(False), torch.no_grad():
         conditions = conditions_of([cell.sample for cell in cells], latents.shape)
-        output = denoiser.predict(objective.noisy(latents, noise, wide), sigmas, conditions)
-    return [float(error) for error in errors(output, objective.target(latents, noise, wide))]
+        output = denoiser.predict(asked.noisy, sigmas, conditions)
+    return [float(error) for error in errors(output, asked.target)]
 
 
 def suggestion(history: Sequence[tuple[int, float]]) -> str:

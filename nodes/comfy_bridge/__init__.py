@@ -6,7 +6,7 @@ from .host_patch import HostPatch
 from .model_names import ModelNames, forget_names, model_names
 from .model_weights import parameter_of
 from .previewing import PreviewOrder, is_cancelled, keeping_the_wish, raise_if_cancelled, sample, step_bar
-from .text_training import HostTextEncoder
+from .text_training import HostTextEncoder, text_encoder_of
 from .training import HostDenoiser
 from .work_progress import HostProgress
 from .woven_models import WEAVE, forget_weaves, let_go_on_unload
@@ -37,4 +37,5 @@ __all__ = [
     "raise_if_cancelled",
     "sample",
     "step_bar",
+    "text_encoder_of",
 ]

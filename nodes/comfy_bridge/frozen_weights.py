@@ -15,7 +15,7 @@ from ...lora_core.errors import BadTraining
 class _StandIn:
     """What stands in the place of a tensor of a module."""
 
-    held: dict[str, Any]  # the module's own table of parameters or buffers
+    held: dict[str, Any]  # the module's own table of parameters, buffers or plain attributes
     name: str
     found: Tensor
     replacement: Tensor
@@ -77,9 +77,9 @@ def _stand_in(model: nn.Module) -> list[_StandIn]:
     refused: list[str] = []
     with torch.inference_mode(False):
         for path, module in model.named_modules():
-            for table in (module._parameters, module._buffers):  # torch has no public way to replace what they hold
-                for name, tensor in table.items():
-                    if tensor is None:
+            for table in (module._parameters, module._buffers, module.__dict__):  # torch: no public way to replace
+                for name, tensor in list(table.items()):
+                    if not isinstance(tensor, Tensor):
                         continue
                     if tensor.is_inference() and type(tensor) not in (Tensor, nn.Parameter):
                         refused.append(f"{path}.{name} ({type(tensor).__name__})")

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
@@ -26,18 +25,6 @@ def other_forwards(
                 module.__dict__.pop("forward", None)
             else:
                 module.__dict__["forward"] = before
-
-
-class Recomputed:
-    """A block's forward whose activations are made again in the backward pass."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward = forward
-
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self._forward(*inputs, **options)
-        return checkpoint(self._forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 class OnCopy:

@@ -13,9 +13,10 @@ from comfy.sd1_clip import SDClipModel
 from torch import nn
 
 from ...lora_core.errors import BadTraining
+from ...lora_core.training.recomputing import Recomputed
 from .encoding import clip_settings
 from .frozen_weights import StandIns, stand_ins
-from .other_forwards import OnCopy, Recomputed, other_forwards
+from .other_forwards import OnCopy, other_forwards
 from .weights_digest import fingerprint_of
 
 ADVICE = "disconnect clip to train the model alone"
@@ -98,17 +99,31 @@ def _widths(conditioning: Any) -> tuple[int | None, ...]:
     return tuple(None if one is None else int(one.shape[-1]) for one in (text, options.get("pooled_output")))
 
 
-def check_trainable(clip: CLIP) -> None:
-    """Raises BadTraining naming every text encoder that gradients do not go through, or nobody tried."""
+def untrained_encoders(clip: CLIP | None) -> list[str]:
+    """Every text encoder that gradients do not go through, or nobody tried: all but CLIP's."""
+    if clip is None:
+        return []
     encoders = {name: one for name, one in clip.cond_stage_model.named_modules() if isinstance(one, SDClipModel)}
-    others = [
+    if not encoders:
+        return [type(clip.cond_stage_model).__name__]
+    return [
         f"{name} ({type(one.transformer).__name__})"
         for name, one in encoders.items()
         if not isinstance(one.transformer, CLIPTextModel)
     ]
-    if not encoders:
-        others = [type(clip.cond_stage_model).__name__]
-    if others:
+
+
+def text_encoder_of(clip: CLIP | None, denoiser: ModelPatcher) -> tuple[HostTextEncoder | None, list[str]]:
+    """The text encoders to train with a model, and why they are left as they are, if so. Raises BadTraining."""
+    if untrained := untrained_encoders(clip):
+        names = ", ".join(untrained)
+        return None, [f"the text encoders are left as they are: of these, CLIP alone is trained, not {names}"]
+    return (None if clip is None else HostTextEncoder(clip, denoiser)), []
+
+
+def check_trainable(clip: CLIP) -> None:
+    """Raises BadTraining naming what can't be trained of a CLIP."""
+    if others := untrained_encoders(clip):
         raise BadTraining([f"of text encoders, CLIP alone can be trained, not {', '.join(others)}; {ADVICE}"])
     if clip.use_clip_schedule:
         raise BadTraining([f"a CLIP whose changes follow a schedule can't be trained; {ADVICE}"])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,29 +14,34 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
 from ...lora_core.training.dataset import TrainSample
+from ...lora_core.training.objective import OBJECTIVES, Noising
+from ...lora_core.training.recomputing import Recomputed
+from .differentiable import differentiable
 from .frozen_weights import StandIns, stand_ins
 from .model_names import ModelNames
-from .other_forwards import Recomputed, other_forwards
+from .other_forwards import other_forwards
+from .sampling_kinds import sampling_kind
 from .weights_digest import fingerprint_of
 from .woven_models import compute_dtype
 
 CAPTURE = "lora_loom_training"
 KEPT_BYTES = 256 * 1024**2  # of conditions of captions, on the model's device, while it trains
 REPEATED_AT_MOST = 4  # times that the shortest text of a group is repeated, as the host's sampler does
+MASK = "mask"  # in the name of a condition that leaves parts of a text out
+ALONE = ("ACEStep15",)  # host models that mix what belongs to the pictures of a batch
+MASKED_APART = ("GenmoMochi", "LTXV", "HunyuanDiT", "PixArt")  # host models that heed a mask of each picture's own
 PIXELS_PER_LATENT = 8  # along each side, as the host's own micro-conditioning assumes
-# First class of the sampling object's line of descent that is listed here -> objective; None: can't be trained.
-OBJECTIVE_OF: Mapping[str, str | None] = {
-    "EDM": None,
-    "X0": None,
-    "IMG_TO_IMG": None,
-    "COSMOS_RFLOW": None,
-    "V_PREDICTION": "v",
-    "EPS": "eps",
-    "CONST": "flow",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What a model allows captions of one batch to be."""
+
+    at_all: bool
+    by_repeating: bool  # of different lengths: a text that is only looked at says the same twice as once
+    by_masks: bool  # with a mask of their own each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,21 +79,28 @@ class KeptConditions:
         self._bytes = 0
 
 
-def can_join(members: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> bool:
+def can_join(members: Sequence[Mapping[str, Any]], own: Mapping[str, Any], how: Joining) -> bool:
     """Whether conditions can go through the model with these: with each of them, and without much repeating.
 
     The host joins texts by repeating them to a common length, which grows with every length that is new.
     """
-    if any(member.keys() != own.keys() for member in members):
+    if not how.at_all or any(member.keys() != own.keys() for member in members):
+        return False
+    if not how.by_masks and any(MASK in name and not _is_whole(value) for name, value in own.items()):
         return False
     if not all(member[name].can_concat(own[name]) for member in members for name in own):
         return False
     for name, value in own.items():
         if isinstance(value, comfy.conds.CONDCrossAttn):
             lengths = [int(one[name].cond.shape[1]) for one in (*members, own)]
-            if math.lcm(*lengths) > REPEATED_AT_MOST * min(lengths):
+            if math.lcm(*lengths) > (REPEATED_AT_MOST if how.by_repeating else 1) * min(lengths):
                 return False
     return True
+
+
+def _is_whole(mask: Any) -> bool:
+    """Whether it leaves nothing out."""
+    return not isinstance(mask.cond, Tensor) or bool(mask.cond.all())
 
 
 class HostDenoiser:
@@ -103,12 +115,19 @@ class HostDenoiser:
         self._model: Any = patcher.model
         self.layout = names.layout
         self._sampling: Any = patcher.get_model_object("model_sampling")  # what other nodes put in its place, if any
-        self.objective = objective_of(self._sampling)
+        self._kind = sampling_kind(self._sampling)
+        self.noising = Noising(OBJECTIVES[self._kind.objective], self._kind.data_scale, self._kind.noise_scale)
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
         self._weights = StandIns([])
         lineage = " ".join(kind.__qualname__ for kind in type(self._sampling).__mro__)
         self.fingerprint = fingerprint_of(patcher, lineage)
+        kinds = {kind.__name__ for kind in type(self._model).__mro__}
+        self._joining = Joining(
+            at_all=kinds.isdisjoint(ALONE),
+            by_repeating=self.layout.family.is_stable_diffusion,
+            by_masks=not kinds.isdisjoint(MASKED_APART),
+        )
         self._kept = KeptConditions(KEPT_BYTES if keeps else 0)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -121,15 +140,8 @@ class HostDenoiser:
         self._load()
         with ExitStack() as held:
             held.callback(self._kept.forget)
-            if self._is_patched():
-                held.enter_context(_activations_kept(self._model))
             self._weights = held.enter_context(stand_ins(self._model))
             yield
-
-    def _is_patched(self) -> bool:
-        """Whether nodes before this one look into the model; some change in place what a gradient needs."""
-        options = self._patcher.model_options.get("transformer_options", {})
-        return any(options.get(kind) for kind in ("patches", "patches_replace"))
 
     def settle(self) -> None:
         """Call it inside of `frozen` when others have used the model, which the host may have moved away for them."""
@@ -146,14 +158,8 @@ class HostDenoiser:
             return self._model.process_latent_in(latent.clone())
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        """See Denoiser.sigmas_at: between the model's own least and largest, at its own timesteps if it has steps."""
-        sampling = self._sampling
-        ends = (sampling.sigma_min, sampling.sigma_max)  # tensors of the model's device, positions are the CPU's
-        first, last = (float(sampling.timestep(torch.as_tensor(end).float())) for end in ends)
-        times = first + positions * (last - first)
-        if self.objective != "flow":
-            times = times.round()
-        return sampling.sigma(times).float().clone()
+        """See Denoiser.sigmas_at."""
+        return self._kind.sigmas_at(positions)
 
     def conditions(self, samples: Sequence[TrainSample], conditionings: Sequence[Any], shape: torch.Size) -> Conditions:
         """See Denoiser.conditions; pictures whose texts can't be joined form groups of their own."""
@@ -161,7 +167,7 @@ class HostDenoiser:
         for number, (sample, conditioning) in enumerate(zip(samples, conditionings, strict=True)):
             own = self._conditions_of(sample, conditioning, shape)
             for numbers, members in groups:
-                if can_join(members, own):
+                if can_join(members, own, self._joining):
                     numbers.append(number)
                     members.append(own)
                     break
@@ -213,9 +219,9 @@ class HostDenoiser:
         return torch.cat([output for _, output in parts])[order.argsort().to(noisy.device)]
 
     def _outputs(self, noisy: Tensor, sigmas: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-        captured: list[Tensor] = []
+        captured: list[Any] = []
 
-        def capture(executor: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
+        def capture(executor: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
             captured.append(executor(*inputs, **options))
             return captured[-1]
 
@@ -223,9 +229,13 @@ class HostDenoiser:
         comfy.patcher_extension.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, CAPTURE, capture, options)
         options |= {"cond_or_uncond": [0] * len(noisy), "sigmas": sigmas}
         clean: Tensor = self._model.apply_model(noisy, sigmas, transformer_options=options, **arguments)
-        if captured:
+        if captured and isinstance(captured[0], Tensor) and captured[0].shape == noisy.shape:
             return captured[0]
-        return _output_of(self.objective, noisy, clean, sigmas.reshape(-1, *[1] * (noisy.dim() - 1)))
+        return _output_of(self._sampling, noisy, clean, sigmas)
+
+    def differentiable(self) -> AbstractContextManager[None]:
+        """See Denoiser.differentiable."""
+        return differentiable()
 
     @contextmanager
     def recomputing(self) -> Generator[None]:
@@ -250,34 +260,15 @@ def blocks_of(module: nn.Module, *, inside: bool = False) -> list[nn.Module]:
     return found
 
 
-def objective_of(sampling: Any) -> str:
-    """The objective of a model by its sampling object. Raises BadTraining where there is none for it."""
-    lineage = [kind.__name__ for kind in type(sampling).__mro__]
-    known = next((name for name in lineage if name in OBJECTIVE_OF), "")
-    objective = OBJECTIVE_OF.get(known)
-    if objective is None:
-        raise BadTraining([f"models that predict as {known or lineage[0]} does can't be trained yet"])
-    if objective != "flow" and float(getattr(sampling, "sigma_data", 1.0)) != 1.0:
-        raise BadTraining([f"models of {known} with a data deviation of {sampling.sigma_data:g} can't be trained yet"])
-    return objective
+def _output_of(sampling: Any, noisy: Tensor, clean: Tensor, sigmas: Tensor) -> Tensor:
+    """The model's output from the clean picture that the host made of it; for models that can't be listened to.
 
-
-def _activations_kept(model: nn.Module) -> Any:
-    """A context in which a gradient gets the activations as they were, whatever a patch did to them in place after."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        is_weight = tensor.untyped_storage().data_ptr() in weights
-        return tensor if is_weight else tensor.detach().clone()
-
-    return torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-
-
-def _output_of(objective: str, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
-    """The model's output from the clean picture that the host made of it; for models that can't be listened to."""
-    if objective == "v":
-        return (noisy / (1 + sigma**2) - clean) * (1 + sigma**2).sqrt() / sigma
-    return (noisy - clean) / sigma
+    clean = a(sigma) noisy + b(sigma) output, with the host's own a and b.
+    """
+    nothing = torch.zeros_like(noisy)
+    kept = sampling.calculate_denoised(sigmas, nothing, noisy)
+    factor = sampling.calculate_denoised(sigmas, torch.ones_like(noisy), nothing)
+    return (clean - kept) / factor
 
 
 def _normal(value: Any, device: torch.device) -> Any:

@@ -19,7 +19,7 @@ def lines_of(view: TrainingView, trainer: Trainer, ended: str) -> Iterator[str]:
         yield f"Written as {view.file}."
     if ended == CANCELLED:
         yield "Queue again to go on from here."
-    yield from (f"Note: {note}." for note in view.notes)
+    yield from (f"Note: {note}." for note in view.notes if trainer.trained_layers() not in note)
 
 
 def lines_of_finished(view: TrainingView) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """Runs a training inside the host: shows it, samples previews, ends it when asked, and keeps what it gave."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -31,16 +29,17 @@ from ..comfy_bridge import (
     raise_if_cancelled,
     sample,
     step_bar,
+    text_encoder_of,
 )
 from ..host_files.lora_folders import listed_name
 from ..host_files.new_files import check_target, free_path
 from ..page.training_progress import BOARD, CANCELLED, DONE, FAILED, STOPPED, TRAINING, thinned
+from .preview_pictures import side_by_side, thumbnail
 from .training_files import STATE_FOLDER, delete_old_states, finished_file, flat, state_path
 from .training_report import lines_of, lines_of_finished
 
 EMPTY_PROMPTS = 12  # prompts to keep for which the empty one is kept once
 KEEP_SEED = 77
-THUMBNAIL, THUMBNAIL_SIDE = "modelspec.thumbnail", 256  # pixels, at most
 EMBEDDING = "embedding:"  # in a caption it stands for a file, which may change
 NOT_WRITTEN = "the LORA output holds what was trained, and the state stays: make room and queue again to write it"
 SECONDS_OF = 20  # steps whose time tells the time left
@@ -77,10 +76,11 @@ class TrainingRun:
         order.settings.check()
         check_target(order.name)
         self._model, self._clip, self._data, self._order = model, clip, data, order
-        self._text = None if clip is None else HostTextEncoder(clip, model)
+        self._text, self._text_note = text_encoder_of(clip, model)
         self._view = BOARD.begin(node, order.settings.steps)
         self._show = step_bar(order.settings.steps)
         self._trained_models: list[HostTextEncoder | HostDenoiser] = []
+        self._about = ""  # what is trained, for a person who waits for step 1
         self._key: str | None = None  # see Trainer.result_key
         self._seconds: list[float] = []
         self._previews: list[Tensor] = []
@@ -117,13 +117,16 @@ class TrainingRun:
             trainer.state_path.unlink(missing_ok=True)
 
     def _trainer(self) -> Trainer:
-        denoiser = HostDenoiser(self._model, model_names(self._model, self._clip), keeps=self._text is None)
+        names = model_names(self._model, None if self._text is None else self._clip)
+        denoiser = HostDenoiser(self._model, names, keeps=self._text is None)
         self._trained_models = [part for part in (self._text, denoiser) if part is not None]
         empty = self._data.encode_text("")
         if self._text is not None:
             self._text.check_fits(empty)
         samples = [*self._data.samples, *self._kept_as_is()]
         trainer = Trainer(denoiser, samples, self._order.settings, empty=empty, text=self._text)
+        trainer.notes += self._text_note
+        self._about = f"trains {denoiser.layout.family.name}: {trainer.trained_layers()}"
         trainer.state_path = state_path(self._order.name, trainer.identity.short())
         deleted = delete_old_states(trainer.state_path)
         if deleted:
@@ -213,7 +216,7 @@ class TrainingRun:
     def _note(self, report: StepReport) -> None:
         view = self._view
         view.state, view.step, view.learning_rate = TRAINING, report.step, report.learning_rate
-        view.suggestion, view.notes = report.suggestion, [*self._data.notes, *report.notes]
+        view.suggestion, view.notes = report.suggestion, [self._about, *self._data.notes, *report.notes]
         if report.loss is not None:
             view.losses.append((report.step, report.loss))
             self._seconds = [*self._seconds[-SECONDS_OF:], report.seconds]
@@ -240,7 +243,7 @@ class TrainingRun:
             return None
         together = torch.cat(pictures)
         self._previews.append(together)
-        picture = _image(together)
+        picture = side_by_side(together)
         name = f"{flat(self._order.name)}_{id(self._view):x}_{step:06}.png"
         folder = Path(folder_paths.get_temp_directory()) / STATE_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
@@ -253,22 +256,13 @@ class TrainingRun:
         name = self._order.name if step is None else f"{self._order.name}_step{step}"
         lora = trainer.adapter(Path(name).name)
         path = free_path(name, ".safetensors")
-        metadata = {**lora.header.metadata, **self._thumbnail()}
+        metadata = {**lora.header.metadata, **(thumbnail(self._previews[-1][:1]) if self._previews else {})}
         if step is None and trainer.step == trainer.settings.steps and self._key is not None:
             losses = thinned(list(enumerate(trainer.losses, start=1)))
             metadata |= mark_of(self._key, lora.content.tensors, Curves(losses, trainer.history))
         AdapterContent(tensors=lora.content.tensors, metadata=metadata).write(path)
         open_lora(path)  # raises where what lies there is not what was written
         self._view.file = listed_name(path)
-
-    def _thumbnail(self) -> dict[str, str]:
-        """The last preview in the file's metadata, where file managers look for it."""
-        if not self._previews:
-            return {}
-        picture, held = _image(self._previews[-1][:1]), io.BytesIO()
-        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        picture.save(held, "JPEG", quality=85)
-        return {THUMBNAIL: "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()}
 
     def _end(self, state: str) -> None:
         self._view.state, self._view.seconds_left = state, None
@@ -291,9 +285,3 @@ def _tried(write: Callable[[], object]) -> list[str]:
     except (FileError, OSError) as error:
         return [str(error)]
     return []
-
-
-def _image(pictures: Tensor) -> Image.Image:
-    """Pictures [n, height, width, 3] in 0..1 side by side."""
-    row = torch.cat(list(pictures), dim=1).clamp(0, 1)
-    return Image.fromarray((row * 255).round().byte().numpy())

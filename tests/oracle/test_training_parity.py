@@ -10,7 +10,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from diffusers import UNet2DConditionModel
 from lora_pack.lora_core.training import TrainSettings
 from lora_pack.lora_core.training.dataset import TrainSample
-from lora_pack.lora_core.training.objective import GAMMA
+from lora_pack.lora_core.training.objective import GAMMA, OBJECTIVES, Noising
 from lora_pack.nodes.comfy_bridge import HostDenoiser, model_names
 from peft import LoraConfig
 from torch import Tensor
@@ -126,7 +126,9 @@ def test_loss_gradients_and_factors_are_those_of_peft(
 ) -> None:
     samples, batch = SETS[case]
     denoiser = HostDenoiser(twin.patcher, model_names(twin.patcher, None))
-    denoiser.objective = objective  # the UNet's weights are random, so that it can stand for either kind
+    denoiser.noising = Noising(
+        OBJECTIVES[objective]
+    )  # the UNet's weights are random, so that it can stand for either kind
     trainer = Watched(denoiser, samples, _settings(STEPS, batch))
     reference = DiffusersUNet(twin, trainer.factors(), objective)
     moved = assert_trains_alike(trainer, denoiser, reference, samples, [GRADIENT_TOLERANCE], monkeypatch)

@@ -1,7 +1,7 @@
 """A tiny denoiser of plain torch, pictures for it, and trainers of both."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from lora_pack.lora_core import list_targets
 from lora_pack.lora_core.training import Memory, Trainer, TrainSettings
 from lora_pack.lora_core.training.dataset import TrainSample
+from lora_pack.lora_core.training.objective import OBJECTIVES, Noising
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -39,7 +40,8 @@ class FakeDenoiser:
     def __init__(
         self, objective: str = "eps", dtype: torch.dtype = torch.float32, text: "FakeTextEncoder | None" = None
     ) -> None:
-        self.objective, self.dtype = objective, dtype
+        self.noising, self.dtype = Noising(OBJECTIVES[objective]), dtype
+        self.is_flow = objective == "flow"
         with torch.random.fork_rng():
             torch.manual_seed(5)
             self.model = nn.Module()
@@ -70,7 +72,7 @@ class FakeDenoiser:
         return latent * 0.5
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        return (positions if self.objective == "flow" else 0.05 * 200**positions).float()
+        return (positions if self.is_flow else 0.05 * 200**positions).float()
 
     def conditions(self, samples: Sequence[TrainSample], conditionings: Sequence[Any], shape: torch.Size) -> Tensor:
         return torch.stack(list(conditionings)).to(self.dtype)
@@ -79,7 +81,7 @@ class FakeDenoiser:
         self.forwards += 1
         self.asked.append(noisy.shape)
         inner: Any = self.model.diffusion_model
-        scale = (1 + sigmas.square()).rsqrt().reshape(-1, 1, 1, 1) if self.objective != "flow" else 1.0
+        scale = (1 + sigmas.square()).rsqrt().reshape(-1, 1, 1, 1) if not self.is_flow else 1.0
         x = (noisy * scale).to(self.dtype)
         time = inner.time_in(sigmas.to(self.dtype)[:, None].log1p())
         for block in inner.blocks:
@@ -90,6 +92,9 @@ class FakeDenoiser:
         if x.requires_grad and self.loudness != 1.0:
             x.register_hook(lambda gradient: gradient * self.loudness)
         return x.float() * (float("nan") if self.forwards == self.poison_at else 1.0)
+
+    def differentiable(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:

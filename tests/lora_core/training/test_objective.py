@@ -8,7 +8,7 @@ import pytest
 import torch
 from lora_pack.lora_core.training import TrainSettings
 from lora_pack.lora_core.training.batches import Batches
-from lora_pack.lora_core.training.objective import OBJECTIVES, WEIGHTINGS, errors
+from lora_pack.lora_core.training.objective import OBJECTIVES, WEIGHTINGS, Noising, errors
 from lora_pack.lora_core.training.timesteps import TIMESTEPS, place_at, positions
 
 from .fakes import pictures
@@ -19,35 +19,46 @@ SIGMA = torch.tensor([0.3, 7.0], dtype=torch.float64)
 WIDE = SIGMA.reshape(-1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("data", [1.0, 0.5])
 @pytest.mark.parametrize(
     ("name", "clean"),
     [
-        ("eps", lambda x, said: x - WIDE * said),
-        ("v", lambda x, said: x / (1 + WIDE**2) - said * WIDE / (1 + WIDE**2).sqrt()),
+        ("eps", lambda x, said, d: x - WIDE * said),
+        ("v", lambda x, said, d: (d**2 * x - said * WIDE * d * (d**2 + WIDE**2).sqrt()) / (d**2 + WIDE**2)),
+        ("edm", lambda x, said, d: (d**2 * x + said * WIDE * d * (d**2 + WIDE**2).sqrt()) / (d**2 + WIDE**2)),
+        ("x0", lambda x, said, d: said),
+        ("flow of added noise", lambda x, said, d: x / (1 + WIDE) - said * WIDE / (1 + WIDE)),
     ],
 )
-def test_the_clean_picture_follows_from_what_each_objective_says(name: str, clean: Any) -> None:
+def test_the_clean_picture_follows_from_what_each_objective_says(name: str, clean: Any, data: float) -> None:
     one = OBJECTIVES[name]
-    torch.testing.assert_close(clean(one.noisy(X0, NOISE, WIDE), one.target(X0, NOISE, WIDE)), X0)
+    said = one.target(X0, NOISE, WIDE, data)
+    torch.testing.assert_close(clean(one.noisy(X0, NOISE, WIDE), said, data), X0)
 
 
 def test_the_clean_picture_follows_from_a_flow() -> None:
     sigma = torch.tensor([0.2, 0.9], dtype=torch.float64).reshape(-1, 1, 1, 1)
     one = OBJECTIVES["flow"]
-    x = one.noisy(X0, NOISE, sigma)
-    torch.testing.assert_close(x - sigma * one.target(X0, NOISE, sigma), X0)
-    torch.testing.assert_close(x + (1 - sigma) * one.target(X0, NOISE, sigma), NOISE)
+    x, said = one.noisy(X0, NOISE, sigma), one.target(X0, NOISE, sigma, 1.0)
+    torch.testing.assert_close(x - sigma * said, X0)
+    torch.testing.assert_close(x + (1 - sigma) * said, NOISE)
 
 
 @pytest.mark.parametrize(("name", "extra"), [("eps", 0), ("v", 1)])
 def test_min_snr_caps_the_weight_of_the_clean_picture_at_gamma(name: str, extra: int) -> None:
-    weights = WEIGHTINGS["min-snr"](OBJECTIVES[name], SIGMA)
+    weights = WEIGHTINGS["min-snr"](OBJECTIVES[name], SIGMA, 1.0)
     torch.testing.assert_close(weights * (1 / SIGMA**2 + extra), torch.tensor([5.0, 1 / 49], dtype=torch.float64))
 
 
 def test_flows_and_unweighted_losses_have_weights_of_one() -> None:
-    assert WEIGHTINGS["min-snr"](OBJECTIVES["flow"], SIGMA).tolist() == [1, 1]
-    assert WEIGHTINGS["none"](OBJECTIVES["eps"], SIGMA).tolist() == [1, 1]
+    assert WEIGHTINGS["min-snr"](OBJECTIVES["flow"], SIGMA, 1.0).tolist() == [1, 1]
+    assert WEIGHTINGS["none"](OBJECTIVES["eps"], SIGMA, 1.0).tolist() == [1, 1]
+
+
+def test_noise_is_as_large_as_the_model_mixes_it_in() -> None:
+    asked = Noising(OBJECTIVES["flow"], noise_scale=8.0)(X0, NOISE, SIGMA / 10, "none")
+    torch.testing.assert_close(asked.noisy, (1 - WIDE / 10) * X0 + WIDE / 10 * 8 * NOISE)
+    torch.testing.assert_close(asked.target, 8 * NOISE - X0)
 
 
 def test_each_pictures_error_is_its_own_mean() -> None:

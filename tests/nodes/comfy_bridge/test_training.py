@@ -230,14 +230,14 @@ def test_what_another_node_put_in_place_of_the_sampling_counts(model: Any) -> No
     class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
         pass
 
-    class Unknown(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
+    class Unknown(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.IMG_TO_IMG):
         pass
 
     changed = model.clone()
     changed.add_object_patch("model_sampling", Sampling(model.model.model_config))
-    assert _denoiser(changed).objective == "v" and _denoiser(model).objective == "eps"
+    assert [_denoiser(one).noising.objective.name for one in (changed, model)] == ["v", "eps"]
     changed.add_object_patch("model_sampling", Unknown(model.model.model_config))
-    with pytest.raises(BadTraining, match="X0"):
+    with pytest.raises(BadTraining, match="in pairs"):
         _denoiser(changed)
 
 

@@ -133,7 +133,7 @@ def test_what_was_trained_is_applied_to_model_and_clip_in_our_node_and_in_the_ho
         return latents
 
     report = train()
-    assert "layers of unet, 8 layers of clip_l." in report  # two blocks of four projections
+    assert "layers of unet, 8 layers of clip_l, " in report  # two blocks of four projections
     file = loras_dir / "trained.safetensors"
     tensors = load_file(file)
     ups = [tensor for key, tensor in tensors.items() if key.startswith("lora_te") and key.endswith("up.weight")]
@@ -341,7 +341,7 @@ def test_targets_choose_among_the_layers_of_the_text_encoder(
     demo: tuple[Any, Any, Any], data: TrainingSet, targets: str, layers: int
 ) -> None:
     trainer = _trainer(demo[0], demo[1], data.samples, targets=targets)
-    assert trainer.trained_layers().endswith(f", {layers} layers of clip_l")
+    assert f", {layers} layers of clip_l, " in trainer.trained_layers()
 
 
 def test_a_clip_of_another_kind_than_that_of_the_dataset_is_told(train: Any, data: TrainingSet) -> None:
@@ -352,6 +352,13 @@ def test_a_clip_of_another_kind_than_that_of_the_dataset_is_told(train: Any, dat
     )
     with pytest.raises(BadTraining, match=words):
         train(dataset=other)
+
+
+def test_text_encoders_of_another_kind_are_left_alone_and_told_and_the_model_is_trained(train: Any) -> None:
+    clip = SimpleNamespace(cond_stage_model=nn.Linear(2, 2))
+    report = train(clip=clip)
+    assert report.startswith("done: step ") and "layers of clip" not in report
+    assert "of these, CLIP alone is trained, not Linear" in report
 
 
 def test_text_encoders_that_cant_be_trained_are_named() -> None:
