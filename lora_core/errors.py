@@ -75,6 +75,10 @@ class FileDamaged(FileError):
     """The file is empty, cut off, or not laid out as safetensors."""
 
 
+class HeaderTooLong(FileDamaged):
+    """The header is longer than whoever asked reads of one; who applies the file reads more."""
+
+
 class NotAnAdapter(FileError):
     """The file is whole, and something else than an adapter of the model as it was released."""
 

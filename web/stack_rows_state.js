@@ -23,7 +23,7 @@ export const STRENGTH_LIMIT = 100; // factor, either sign
 const OFF = "#";
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
 const TAG =
-  /<lora:("(?:[^"]|"")+"(?=[:>])|[^:<>]+)(?::(?!blocks=|schedule=)([^:<>]*))?(?::(?!blocks=|schedule=)([^:<>]*))?(?::blocks=([^:<>]*))?(?::schedule=([^<>]*))?>/gi;
+  /<lora:("(?:[^"]|""){1,500}"(?=[:>])|[^:<>]+)(?::(?!blocks=|schedule=)([^:<>]*))?(?::(?!blocks=|schedule=)([^:<>]*))?(?::blocks=([^:<>]*))?(?::schedule=([^<>]*))?>/gi;
 const NUMBER = /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*$/i;
 const NEEDS_QUOTES = /^\s|\s$|[:<>"]/;
 

@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
+from ..errors import FileDamaged
+
 ADAPTER_METADATA = "lora_adapter_metadata"  # header field of diffusers >= 0.34: a LoraConfig, keys prefixed by part
 PLAIN_ALPHAS = ("lora_alpha", "network_alpha", "alpha")  # header fields that some trainers write
 CONFIG_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 ALPHA_AT_MOST = 1e6  # either way; a larger one would make numbers that no weight can hold
-PATTERN_LENGTH = 300  # characters; longer patterns are no layer names
-QUANTIFIERS_AT_MOST = 4  # in a pattern; with more, or with a repeated group, fitting it could take for ever
+PATTERN_LENGTH = 300  # characters; longer patterns are no layer names, and longer names fit none
+QUANTIFIERS_AT_MOST = 2  # in a pattern; with more, or with a repeated group, fitting it could take for ever
+PATTERNS_AT_MOST = 32  # with quantifiers; names of layers, which are looked up, may be as many as a model has
+STEPS_AT_MOST = 500_000_000  # of fitting, at worst, for all layers of a file
+NOTES_AT_MOST = 20  # on patterns; the reasons are the same
+PLAIN_NAME = re.compile(r"\^?(?:[\w-]|\\?\.|\\-)+")  # a pattern that is the name of a layer, or the end of one
 QUANTIFIER = re.compile(r"(?<!\\)[*+?{]")
 REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 PEFT_WRAPPER = "base_model.model."  # behind it stands the name that PEFT itself fits patterns to
@@ -29,14 +35,42 @@ class PeftScale:
 
     alpha: float | None = None
     rank_stabilised: bool = False  # scale = alpha / sqrt(rank) instead of alpha / rank
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
+    alpha_pattern: "Patterns" = field(default_factory=lambda: Patterns({}))
 
     def alpha_of(self, name: str) -> float | None:
         """The alpha of a layer by its dotted name; a pattern fits the whole name or its end after a dot."""
-        for pattern, alpha in self.alpha_pattern.items():
+        found = self.alpha_pattern.first(name)
+        return self.alpha if found is None else found
+
+
+class Patterns:
+    """PEFT's table of patterns: the first that fits a layer's name counts. Names are looked up, not fitted."""
+
+    def __init__(self, table: Mapping[str, float]) -> None:
+        self._names: dict[str, tuple[int, float]] = {}  # "^" before those of whole names -> (place in the table, value)
+        self._fitted: list[tuple[int, str, float]] = []
+        self._steps = 0
+        for place, (pattern, value) in enumerate(table.items()):
+            if PLAIN_NAME.fullmatch(pattern):
+                self._names.setdefault(pattern.replace("\\", ""), (place, value))
+            else:
+                self._fitted.append((place, pattern, value))
+
+    def first(self, name: str) -> float | None:
+        """The value of the first pattern that fits. Raises FileDamaged where fitting would take for ever."""
+        starts = [0, *(found.end() for found in re.finditer(r"\.", name))]
+        asked = [f"^{name}", *(name[start:] for start in starts)]
+        found = [self._names[end] for end in asked if end in self._names]
+        best = min(found, default=None)
+        for place, pattern, value in self._fitted if len(name) <= PATTERN_LENGTH else ():
+            if best is not None and best[0] < place:
+                break
+            self._steps += len(name) ** (1 + len(QUANTIFIER.findall(pattern)))
+            if self._steps > STEPS_AT_MOST:
+                raise FileDamaged("alpha_pattern", "its patterns would take too long to fit to the names of all layers")
             if _fits(pattern, name):
-                return alpha
-        return self.alpha
+                return value
+        return None if best is None else best[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +163,13 @@ def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
     patterns = config.get("alpha_pattern")
     table = cast("dict[str, Any]", patterns) if isinstance(patterns, dict) else {}
     kept: dict[str, float] = {}
+    fitted = 0
     for pattern, value in table.items():
         alpha = _number(value)
-        if alpha is None or not _is_usable(pattern):
+        fitted += PLAIN_NAME.fullmatch(pattern) is None
+        if alpha is None or not _is_usable(pattern) or fitted > PATTERNS_AT_MOST:
+            if len(notes) > NOTES_AT_MOST:
+                continue
             notes.append(f"the alpha_pattern '{pattern[:60]}' can't be used and was left out")
         else:
             kept[pattern] = alpha
@@ -140,7 +178,7 @@ def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
     return PeftScale(
         alpha=_alpha(config, "lora_alpha" if "lora_alpha" in config else "alpha", notes, default),  # LoHa, LoKr: alpha
         rank_stabilised=config.get("use_rslora") is True,
-        alpha_pattern=kept,
+        alpha_pattern=Patterns(kept),
     )
 
 

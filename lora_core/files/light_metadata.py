@@ -11,6 +11,7 @@ from .metadata import TEXTS, first_text
 from .safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 FIRST_BYTES = 16_384  # bytes read at once; most metadata ends within them
+BYTES_AT_MOST = 1_000_000  # of a header that are read for a list; a longer one says nothing there
 OPENS = '{"__metadata__":'  # how the safetensors library and every trainer begin the header
 DECODER = json.JSONDecoder()
 WHITE = re.compile(r"\s*")
@@ -48,6 +49,8 @@ def _metadata(path: Path) -> Mapping[str, str]:
         try:
             return _first_field(text.decode("utf-8", "ignore"))
         except ValueError:
+            if header_bytes > BYTES_AT_MOST:
+                return {}
             file.seek(LENGTH_BYTES)
             return _first_field(file.read(header_bytes).decode("utf-8"))
 

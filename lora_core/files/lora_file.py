@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import FileDamaged, FileMissing
-from .safetensors_header import LENGTH_BYTES, Header, read_header
+from .safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, Header, read_header
+from .small_text import read_small_text
 
 PEFT_CONFIG_NAME = "adapter_config.json"
+CONFIG_AT_MOST = 4_000_000  # bytes of a configuration beside a file
 HEAD_BYTES, TAIL_BYTES = 1024**2, 64 * 1024  # most bytes of a header, and those of an end, that tell a file
 
 
@@ -120,13 +122,13 @@ class TensorReader:
         return tensor
 
 
-def open_lora(path: Path) -> LoraFile:
-    """Read an adapter file's header and the PEFT configuration beside it.
+def open_lora(path: Path, *, header_at_most: int = MAX_HEADER_BYTES) -> LoraFile:
+    """Read an adapter file's header, of at most so many bytes, and the PEFT configuration beside it.
 
     Raises FileMissing, PickleRefused or FileDamaged (see safetensors_header.read_header).
     """
     identity = identify(path)
-    return LoraFile(identity, read_header(path), _peft_config(path))
+    return LoraFile(identity, read_header(path, at_most=header_at_most), _peft_config(path))
 
 
 def _peft_config(path: Path) -> Mapping[str, Any] | None:
@@ -134,7 +136,7 @@ def _peft_config(path: Path) -> Mapping[str, Any] | None:
     if not beside.is_file() or not _belongs_to(path):
         return None
     try:
-        config: object = json.loads(beside.read_text(encoding="utf-8"))
+        config: object = json.loads(read_small_text(beside, CONFIG_AT_MOST, with_folder_of=path))
     except (OSError, ValueError, RecursionError) as error:
         raise FileDamaged(PEFT_CONFIG_NAME, f"the configuration beside {path.name} can't be read ({error})") from None
     if not isinstance(config, dict):

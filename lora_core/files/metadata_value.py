@@ -2,10 +2,16 @@
 
 import ast
 import json
+import re
 import warnings
 from typing import Any, cast
 
 REPR_AT_MOST = 16_384  # characters; a longer Python spelling is no list of options
+DEPTH_AT_MOST = 20  # levels of containers
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+PLAIN = re.compile(r"[\w\s.,:{}\[\]()+-]*")
+# Signs that are more than a number's own: such as 1+1+1 and --1, of which a long row is a deep tree.
+SIGNS = re.compile(r"[+-]\s*[+-]|[\w)\]}]\s+[+-]|[^\WeE][+-]|[)\]}][+-]|(?<![\d.])[eE][+-]")
 
 
 class Unreadable(ValueError):
@@ -28,9 +34,22 @@ def read_table(text: str) -> dict[str, Any]:
     return {str(name): entry for name, entry in cast("dict[Any, Any]", value).items()}
 
 
+def _is_shallow(text: str) -> bool:
+    """Whether only numbers, texts, names and a few levels of containers are in it: deep ones overflow small stacks."""
+    plain = QUOTED.sub("0", text)
+    if not PLAIN.fullmatch(plain) or SIGNS.search(plain):
+        return False
+    depth = 0
+    for character in plain:
+        depth += (character in "([{") - (character in ")]}")
+        if not 0 <= depth <= DEPTH_AT_MOST:
+            return False
+    return True
+
+
 def _read_literal(text: str) -> object:
     """literal_eval builds numbers, texts and containers only: it looks nothing up and calls nothing."""
-    if len(text) > REPR_AT_MOST:
+    if len(text) > REPR_AT_MOST or not _is_shallow(text):
         raise Unreadable("no JSON")
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import FileDamaged, FileMissing, PickleRefused
+from ..errors import FileDamaged, FileMissing, HeaderTooLong, PickleRefused
 
 MAX_HEADER_BYTES = 100_000_000  # bytes; the limit that the safetensors library sets too
 MAX_NUMBERS = 1 << 56  # in one tensor; torch counts the bytes of 8 times as many in 63 bits
@@ -53,11 +53,12 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, at_most: int = MAX_HEADER_BYTES) -> Header:
     """Read the header of a safetensors file, and nothing behind it.
 
     Args:
         path: the file. Its ending does not matter; its first bytes do.
+        at_most: bytes of a header that are read; whoever only shows a file reads less than who applies it.
 
     Raises:
         FileMissing: no such file.
@@ -71,7 +72,7 @@ def read_header(path: Path) -> Header:
             start = file.read(LENGTH_BYTES + len(HEADER_OPENS))
             _check_start(name, start, path.suffix)
             header_bytes = int.from_bytes(start[:LENGTH_BYTES], "little")
-            _check_length(name, header_bytes, file_bytes)
+            _check_length(name, header_bytes, file_bytes, at_most)
             file.seek(LENGTH_BYTES)
             text = file.read(header_bytes)
     except FileNotFoundError:
@@ -95,7 +96,7 @@ def _check_start(name: str, start: bytes, ending: str) -> None:
         raise FileDamaged(name, f"the file has only {len(start)} bytes", "Download or train it again.")
 
 
-def _check_length(name: str, header_bytes: int, file_bytes: int) -> None:
+def _check_length(name: str, header_bytes: int, file_bytes: int, at_most: int) -> None:
     if header_bytes > MAX_HEADER_BYTES:
         raise FileDamaged(name, "this is no safetensors file (its first 8 bytes give no sensible header length)")
     if LENGTH_BYTES + header_bytes > file_bytes:
@@ -104,6 +105,8 @@ def _check_length(name: str, header_bytes: int, file_bytes: int) -> None:
             f"the file is cut off: it has {file_bytes} bytes, its header alone needs {LENGTH_BYTES + header_bytes}",
             "Download or copy it again.",
         )
+    if header_bytes > at_most:
+        raise HeaderTooLong(name, f"its header has {header_bytes} bytes, of which at most {at_most} are read here")
 
 
 def _parse(name: str, text: bytes, data_start: int, file_bytes: int) -> Header:
@@ -117,15 +120,28 @@ def _parse(name: str, text: bytes, data_start: int, file_bytes: int) -> Header:
     metadata: Any = table.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
         raise FileDamaged(name, "its metadata is no table")
+    texts = cast("dict[str, Any]", metadata)
+    if others := [key for key, value in texts.items() if not isinstance(value, str)]:
+        raise FileDamaged(name, f"its metadata '{others[0][:80]}' is no text")
     entries = {key: _entry(name, key, fields, data_start) for key, fields in table.items()}
-    needed = max((entry.stop for entry in entries.values()), default=data_start)
-    if needed > file_bytes:
-        raise FileDamaged(
-            name,
-            f"the file is cut off: it has {file_bytes} bytes, its tensors need {needed}",
-            "Download or copy it again.",
-        )
-    return Header(entries, {str(key): str(value) for key, value in cast("dict[Any, Any]", metadata).items()})
+    _check_tiling(name, entries, data_start, file_bytes)
+    return Header(entries, texts)
+
+
+def _check_tiling(name: str, entries: Mapping[str, TensorEntry], data_start: int, file_bytes: int) -> None:
+    """Tensors lie one behind the other, without holes, up to the end of the file, as safetensors itself demands."""
+    end = data_start
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            what = "shares bytes with another" if entry.start < end else "has unused bytes before it"
+            raise FileDamaged(name, f"its tensor '{key[:80]}' {what}", "Save it again with the program that made it.")
+        end = entry.stop
+    if end > file_bytes:
+        reason = f"the file is cut off: it has {file_bytes} bytes, its tensors need {end}"
+        raise FileDamaged(name, reason, "Download or copy it again.")
+    if end < file_bytes:
+        reason = f"there are {file_bytes - end} bytes behind its tensors, which belong to nothing"
+        raise FileDamaged(name, reason, "Download or copy it again.")
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,11 +156,17 @@ def is_shape(sides: tuple[int, ...]) -> bool:
     return min(sides, default=0) >= 0 and math.prod(side or 1 for side in sides) <= MAX_NUMBERS
 
 
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
 def _entry(name: str, key: str, fields: Any, data_start: int) -> TensorEntry:
     try:
         dtype = DTYPES[fields["dtype"]]
-        shape = tuple(int(side) for side in fields["shape"])
-        first, last = (int(offset) for offset in fields["data_offsets"])
+        shape = tuple(_whole(side) for side in fields["shape"])
+        first, last = (_whole(offset) for offset in fields["data_offsets"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise FileDamaged(name, f"its header describes the tensor '{key[:80]}' in a way that can't be read") from None
     if not is_shape(shape) or first < 0 or last - first != math.prod(shape) * dtype.itemsize:

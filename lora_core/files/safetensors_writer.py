@@ -5,6 +5,7 @@ The same tensors and metadata give the same bytes in every run, which the safete
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -101,6 +102,8 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
     try:
         for working_on, fill in files.items():
             fill(parts[working_on])
+            if working_on.exists():
+                shutil.copymode(working_on, parts[working_on])  # who may read it stays as it was
             with parts[working_on].open("rb+") as file:
                 os.fsync(file.fileno())
         if len(files) > 1:  # one alone is replaced in one step

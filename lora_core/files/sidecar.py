@@ -13,6 +13,7 @@ from typing import Any, cast
 from ..errors import FileDamaged, FileNotWritten
 from .file_hashes import hash_file
 from .safetensors_writer import write_whole
+from .small_text import read_small_text
 
 ENDING = ".metadata.json"
 BYTES_AT_MOST = 8_000_000  # bytes; a file with a gallery's data has some 100,000
@@ -36,7 +37,7 @@ def sidecar_path(file: Path) -> Path:
 
 def read_sidecar(file: Path) -> Sidecar:
     """What is written beside an adapter file. Raises FileDamaged if that is no table."""
-    fields = _fields(sidecar_path(file))
+    fields = _fields(file)
     site: Any = fields.get(SITE)
     words: Any = cast("dict[str, Any]", site).get(WORDS) if isinstance(site, dict) else None
     return Sidecar(
@@ -53,7 +54,7 @@ def write_sidecar(file: Path, notes: str, trigger_words: Sequence[str]) -> Sidec
     Raises FileDamaged when what is there can't be read, since merging would lose it, and FileNotWritten.
     """
     path = sidecar_path(file)
-    fields = _fields(path) or _new_fields(file)
+    fields = _fields(file) or _new_fields(file)
     site: Any = fields.get(SITE)
     if site is not None and not isinstance(site, dict):
         raise FileNotWritten(path.name, f"its field '{SITE}' is no table, and would be lost", "Repair it first.")
@@ -81,15 +82,15 @@ def _new_fields(file: Path) -> dict[str, Any]:
     }
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def _fields(file: Path) -> dict[str, Any]:
+    path = sidecar_path(file)
     try:
-        if path.stat().st_size > BYTES_AT_MOST:
-            raise FileDamaged(path.name, f"it is larger than {BYTES_AT_MOST} bytes, and was not read")
-        fields: object = json.loads(path.read_text(encoding="utf-8-sig"))
+        fields: object = json.loads(read_small_text(path, BYTES_AT_MOST, with_folder_of=file))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise FileDamaged(path.name, f"it can't be read ({str(error)[:80]})", "Repair or remove it.") from None
+        why = error.strerror if isinstance(error, OSError) else str(error)[:80]
+        raise FileDamaged(path.name, f"it can't be read ({why})", "Repair or remove it.") from None
     if not isinstance(fields, dict):
         raise FileDamaged(path.name, "it holds no table", "Repair or remove it.")
     return dict(cast("Mapping[str, Any]", fields))

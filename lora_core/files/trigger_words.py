@@ -10,6 +10,7 @@ from .metadata_value import Unreadable, read_table, read_value
 TAGS, FOLDERS, DATASETS = "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets"
 KOHYA_FOLDER = re.compile(r"^\d+_(?P<words>.+?)(?: \(\d+\))?$")  # repeats_words; " (2)" tells two of one name apart
 FOLDER = "folder"
+FIELD_AT_MOST = 2_000_000  # characters of one field; reading a longer one would keep everybody waiting
 WORDS_AT_MOST = 30  # the rest is in the metadata
 
 
@@ -47,6 +48,8 @@ def find_trigger_words(metadata: Mapping[str, str]) -> tuple[tuple[TriggerWord, 
     for name, reader in READERS.items():
         if name in metadata:
             try:
+                if len(metadata[name]) > FIELD_AT_MOST:
+                    raise Unreadable(f"longer than {FIELD_AT_MOST} characters")
                 reader(metadata[name], datasets)
             except Unreadable as reason:
                 unreadable[name] = str(reason)
@@ -89,8 +92,9 @@ def _folder_counts(datasets: Mapping[str, _Dataset]) -> dict[str, int]:
 def _tag_counts(datasets: Mapping[str, _Dataset]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for dataset in datasets.values():
+        size = dataset.size  # looks at every tag
         for tag, count in dataset.tags.items():
-            counts[tag] = counts.get(tag, 0) + min(count, dataset.size)
+            counts[tag] = counts.get(tag, 0) + min(count, size)
     return counts
 
 

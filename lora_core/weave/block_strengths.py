@@ -17,6 +17,7 @@ from .strength_limit import RANGE, is_within_limit
 
 EXPECTED = f"'PATTERN=FACTOR' with a factor {RANGE}, such as 'in4=0.5' or 'out*=0'"
 PARTS_KEPT = 64  # of one file
+TEXT_AT_MOST, FACTORS_AT_MOST = 200_000, 5_000  # characters; pairs of pattern and factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def parse_block_strengths(text: str) -> BlockStrengths:
 
     Raises BadBlocks listing every part that can't be read.
     """
+    if len(text) > TEXT_AT_MOST:
+        raise BadBlocks([f"at most {TEXT_AT_MOST} characters were expected, found {len(text)}"])
     factors: list[tuple[str, float]] = []
     reasons: list[str] = []
     for part in filter(None, (part.strip() for part in re.split(r"[,;\n]", text))):
@@ -55,6 +58,8 @@ def parse_block_strengths(text: str) -> BlockStrengths:
             reasons.append(f"'{part:.40}': {EXPECTED} was expected")
             continue
         factors.append((pattern, float(number)))
+    if len(factors) > FACTORS_AT_MOST:
+        reasons.append(f"at most {FACTORS_AT_MOST} factors were expected, found {len(factors)}")
     if reasons:
         raise BadBlocks(reasons)
     return BlockStrengths(tuple(factors))

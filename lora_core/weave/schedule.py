@@ -7,9 +7,10 @@ from ..errors import BadSchedule
 from .strength_limit import BETWEEN, RANGE, is_within_limit
 
 POINTS_LIMIT = 64
+TEXT_AT_MOST = 10_000  # characters
 EXPECTED = f"'position:factor' with a position from 0 to 1 and a factor {RANGE}"
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 Point = tuple[float, float]  # (position, factor)
 
@@ -44,6 +45,8 @@ def parse_schedule(text: str) -> Schedule:
 
     Points of one position keep the order of the text. Raises BadSchedule listing every point that can't be read.
     """
+    if len(text) > TEXT_AT_MOST:
+        raise BadSchedule([f"at most {TEXT_AT_MOST} characters were expected, found {len(text)}"])
     points: list[Point] = []
     reasons: list[str] = []
     parts = [part.strip() for part in text.replace("\n", ",").split(",")]

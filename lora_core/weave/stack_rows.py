@@ -19,9 +19,11 @@ from .schedule import Schedule, parse_schedule
 from .strength_limit import BETWEEN, is_within_limit
 
 EMPTY_NAMES = frozenset({"", "None", "none"})  # what packs write into a row without a file
+ROWS_AT_MOST, TEXT_AT_MOST = 1_000, 500_000  # of a stack; characters of its text
+OPENS = "<lora:"
 OFF = "#"  # begins a line of text that is switched off
 TAG = re.compile(
-    r'<lora:(?P<name>"(?:[^"]|"")+"(?=[:>])|[^:<>]+)'
+    r'<lora:(?P<name>"(?:[^"]|""){1,500}"(?=[:>])|[^:<>]+)'
     r"(?::(?!blocks=|schedule=)(?P<model>[^:<>]*))?(?::(?!blocks=|schedule=)(?P<clip>[^:<>]*))?"
     r"(?::blocks=(?P<blocks>[^:<>]*))?(?::schedule=(?P<schedule>[^<>]*))?>",
     re.IGNORECASE,
@@ -78,6 +80,7 @@ def parse_stack(stack: Any) -> list[StackRow]:
     """
     if not isinstance(stack, list | tuple):
         raise StackError([f"a list of rows was expected, found {type(stack).__name__}"])
+    _check_count(len(cast("Sequence[Any]", stack)))
     return [row for row in _parse_each(cast("Sequence[Any]", stack)) if row.on and row.name not in EMPTY_NAMES]
 
 
@@ -86,12 +89,16 @@ def parse_rows(text: str) -> list[StackRow]:
 
     Raises StackError listing every row that can't be read.
     """
+    if len(text) > TEXT_AT_MOST:
+        raise StackError([f"at most {TEXT_AT_MOST} characters of rows were expected, found {len(text)}"])
+    _check_count(text.lower().count(OPENS))
     stripped = text.strip()
     if stripped.startswith("["):
         try:
             rows: object = json.loads(stripped)
         except (ValueError, RecursionError) as error:
             raise StackError([f"the rows are no valid JSON ({error})"]) from None
+        _check_count(len(cast("Sequence[Any]", rows)))
         return _parse_each(cast("Sequence[Any]", rows))
     rows_of_lines: list[StackRow] = []
     reasons: list[str] = []
@@ -102,7 +109,13 @@ def parse_rows(text: str) -> list[StackRow]:
             reasons.append(f"line {number}: {reason}")
     if reasons:
         raise StackError(reasons)
+    _check_count(len(rows_of_lines))
     return rows_of_lines
+
+
+def _check_count(rows: int) -> None:
+    if rows > ROWS_AT_MOST:
+        raise StackError([f"at most {ROWS_AT_MOST} rows were expected, found {rows}"])
 
 
 def _parse_line(line: str) -> list[StackRow]:

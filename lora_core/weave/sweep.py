@@ -12,7 +12,8 @@ from .strength_limit import is_within_limit
 CELLS_LIMIT = 256  # of a grid
 DIGITS = 9  # behind the point, to which the numbers of a range are rounded
 EXPECTED = f"numbers {STRENGTHS} as '0, 0.5, 1', or a range as '0..1 step 0.25'"
-RANGE = re.compile(r"(?P<first>\S+?)\s*\.\.\s*(?P<last>\S+)\s+step\s+(?P<step>\S+)", re.IGNORECASE)
+TEXT_AT_MOST = 10_000  # characters
+STEP = re.compile(r"\sstep\s", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
     Raises BadSetting listing everything that can't be read.
     """
+    if len(text) > TEXT_AT_MOST:
+        raise BadSetting(f"at most {TEXT_AT_MOST} characters of strengths were expected, found {len(text)}")
     found: list[float] = []
     reasons: list[str] = []
     for part in (part.strip() for part in text.replace("\n", ",").split(",")):
@@ -88,10 +91,10 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 def _part(part: str) -> Sequence[float]:
     if ".." not in part:
         return [_strength(part, part)]
-    found = RANGE.fullmatch(part)
-    if found is None:
+    ends, *steps = STEP.split(part)
+    if len(steps) != 1 or ends.count("..") != 1:
         raise ValueError(f"'{part:.40}' is no range")
-    first, last, step = (_strength(found[name], part) for name in ("first", "last", "step"))
+    first, last, step = (_strength(number.strip(), part) for number in (*ends.split(".."), *steps))
     if step <= 0:
         raise ValueError(f"'{part:.40}': the step should be above 0, found {step:g}")
     count = math.floor(abs(last - first) / step + 1e-9) + 1

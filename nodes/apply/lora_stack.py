@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core import LoraError
-from ...lora_core.weave.stack_rows import StackRow, as_tuples, parse_rows, parse_stack
+from ...lora_core.weave.stack_rows import as_tuples, parse_rows, parse_stack
 from ..host_files.lora_folders import identify_lora, lora_names
 from ..host_files.lora_notes import sidecar_of, trigger_words
 from ..sockets.lora_file_node import check_file
@@ -57,7 +57,7 @@ class LoraStackNode(io.ComfyNode):
         if rows is None:
             return True
         try:
-            checks = [check_file(row.name) for row in parse_rows(rows) if row.on]
+            checks = [check_file(name) for name in dict.fromkeys(row.name for row in parse_rows(rows) if row.on)]
         except LoraError as error:
             return str(error)
         return "; ".join(str(reason) for reason in checks if reason is not True) or True
@@ -67,7 +67,7 @@ class LoraStackNode(io.ComfyNode):
         """Run again when a file of the stack, or what is written beside it, changed."""
         if rows is None:
             return ""
-        names = [row.name for row in parse_rows(rows) if row.on]
+        names = dict.fromkeys(row.name for row in parse_rows(rows) if row.on)
         return str([(identify_lora(name), sidecar_of(name)) for name in names])
 
     @classmethod
@@ -75,15 +75,16 @@ class LoraStackNode(io.ComfyNode):
         """Join both stacks."""
         before = parse_stack(lora_stack) if lora_stack is not None else []
         own = [row for row in parse_rows(rows) if row.on]
-        rows_on = [*before, *(_listed(row) for row in own)]
+        listed = {name: _listed(name) for name in dict.fromkeys(row.name for row in own)}
+        rows_on = [*before, *(row.renamed(listed[row.name]) for row in own)]
         return io.NodeOutput(as_tuples(rows_on), ", ".join(trigger_words([row.name for row in rows_on])))
 
 
-def _listed(row: StackRow) -> StackRow:
-    """The row with its file named as other packs expect it: relative to the loras folders, with its ending."""
-    path = identify_lora(row.name).path.as_posix()
-    known = (name for name in lora_names() if path.endswith("/" + name.replace("\\", "/")))
-    return row.renamed(max(known, key=len, default=row.name))
+def _listed(name: str) -> str:
+    """A file's name as other packs expect it: relative to the loras folders, with its ending."""
+    path = identify_lora(name).path.as_posix()
+    known = (listed for listed in lora_names() if path.endswith("/" + listed.replace("\\", "/")))
+    return max(known, key=len, default=name)
 
 
 NODES: list[type[io.ComfyNode]] = [LoraStackNode]

@@ -11,6 +11,21 @@ from ...lora_core.files.lora_file import FileIdentity, identify
 FOLDER = "loras"
 
 
+class _Index:
+    """The listed names by their spelling with slashes, made once for a list."""
+
+    def __init__(self) -> None:
+        self._made: tuple[list[str], dict[str, str]] = ([], {})
+
+    def of(self, names: list[str]) -> dict[str, str]:
+        if self._made[0] != names:
+            self._made = (list(names), {listed.replace("\\", "/"): listed for listed in names})
+        return self._made[1]
+
+
+_INDEX = _Index()
+
+
 def lora_names() -> list[str]:
     """Every file in the loras folders, by its name relative to them."""
     return folder_paths.get_filename_list(FOLDER)
@@ -22,7 +37,7 @@ def find_lora(name: str) -> Path:
     Raises FileMissing for a name that is in no loras folder, with the most similar names.
     """
     wanted = name.replace("\\", "/")
-    by_name = {listed.replace("\\", "/"): listed for listed in lora_names()}
+    by_name = _INDEX.of(lora_names())
     listed = by_name.get(wanted) or by_name.get(f"{wanted}.safetensors") or _by_stem(wanted, by_name)
     if listed is None:
         refuse_outside(name, wanted)

@@ -23,7 +23,7 @@ def sidecar_of(name: str) -> tuple[Sidecar, str]:
 def trigger_words(names: Sequence[str]) -> list[str]:
     """The trigger words of several files, each word once; a file that is not there has none."""
     words: list[str] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         try:
             about = read_about(open_lora(find_lora(name)).header.metadata)
         except LoraError:  # told by the node that applies it

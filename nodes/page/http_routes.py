@@ -4,9 +4,10 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
@@ -20,6 +21,7 @@ from .lora_library import LIBRARY
 from .previews import CONTENT_TYPE, PREVIEWS
 from .stack_templates import FILE, read_templates, remove_template, save_template
 
+Answer = TypeVar("Answer")
 LOG = logging.getLogger(__name__)
 PREFIX = "/lora_loom/"
 BODY_AT_MOST = 1_000_000  # bytes of a request
@@ -28,6 +30,7 @@ NOTES_AT_MOST = 100_000  # characters
 WORDS_AT_MOST = 200
 WORD_AT_MOST = 1_000  # characters
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+WORKERS = ThreadPoolExecutor(2, thread_name_prefix="lora_loom")  # the host's own files wait for nothing of ours
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -63,29 +66,29 @@ async def files(request: web.Request) -> web.StreamResponse:
 
 async def info(request: web.Request) -> web.StreamResponse:
     """GET info?name=: see lora_info.LoraInfo."""
-    return _answer(await asyncio.to_thread(lora_info, _name(request)))
+    return _answer(await _at_work(lora_info, _name(request)))
 
 
 async def hashes(request: web.Request) -> web.StreamResponse:
     """GET hashes?name=: computed now, see lora_info.HashInfo."""
-    return _answer(await asyncio.to_thread(hash_info, _name(request)))
+    return _answer(await _at_work(hash_info, _name(request)))
 
 
 async def block_sizes(request: web.Request) -> web.StreamResponse:
     """GET norms?name=: see Norms."""
     name = _name(request)
-    return _answer(Norms(name, await asyncio.to_thread(norms, name)))
+    return _answer(Norms(name, await _at_work(norms, name)))
 
 
 async def preview(request: web.Request) -> web.StreamResponse:
     """GET preview?name=: a small WebP picture."""
-    picture = await asyncio.to_thread(PREVIEWS.of, _name(request))
+    picture = await _at_work(PREVIEWS.of, _name(request))
     return web.Response(body=picture, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
 async def write_notes(request: web.Request) -> web.StreamResponse:
     """POST notes {"name", "notes", "trigger_words"}: into the sidecar; answers with what is in it now."""
-    return _answer(await asyncio.to_thread(_write_notes, _notes(await _body(request))))
+    return _answer(await asyncio.to_thread(_write_notes, _notes(await json_table(request))))
 
 
 async def templates(request: web.Request) -> web.StreamResponse:
@@ -95,7 +98,7 @@ async def templates(request: web.Request) -> web.StreamResponse:
 
 async def change_templates(request: web.Request) -> web.StreamResponse:
     """POST templates {"name", "rows"}: keeps rows under a name; rows null removes the name."""
-    fields = await _body(request)
+    fields = await json_table(request)
     name, rows = _text(fields, "name", 1_000), fields.get("rows")
     if rows is None:
         return _answer(await asyncio.to_thread(remove_template, _templates_path(request), name))
@@ -131,11 +134,18 @@ def told(handler: Handler) -> Handler:
             return _answer(Problem(str(error)), 404)
         except LoraError as error:
             return _answer(Problem(str(error)), 400)
+        except UnicodeError:
+            return _answer(Problem("the request holds characters that no text can have"), 400)
         except OSError as error:
             LOG.warning("LoRA Loom: %s: %s", request.path, error)
             return _answer(Problem(f"a file can't be read or written ({error.strerror})"), 500)
 
     return answer
+
+
+async def _at_work(work: Callable[[str], Answer], name: str) -> Answer:
+    """What may take long is done two at a time; the rest waits in its order."""
+    return await asyncio.get_running_loop().run_in_executor(WORKERS, work, name)
 
 
 def _answer(value: Any, status: int = 200) -> web.Response:
@@ -152,15 +162,17 @@ def _checked_name(name: str) -> str:
     return name
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+async def json_table(request: web.Request) -> Mapping[str, Any]:
     """The table in a request. Only JSON is taken, which a form of another site can't send."""
     if request.content_type != "application/json":
         raise BadSetting("a request that changes something has the content type application/json")
-    if (request.content_length or 0) > BODY_AT_MOST:
+    content = bytearray()
+    while len(content) <= BODY_AT_MOST and (part := await request.content.readany()):
+        content += part
+    if len(content) > BODY_AT_MOST:
         raise BadSetting(f"the request has more than {BODY_AT_MOST} bytes")
-    text = await request.text()
     try:
-        fields: object = json.loads(text)
+        fields: object = json.loads(content)
     except (ValueError, RecursionError):
         raise BadSetting("the request holds no JSON") from None
     if not isinstance(fields, dict):
@@ -172,6 +184,7 @@ def _text(fields: Mapping[str, Any], name: str, limit: int) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or len(value) > limit:
         raise BadSetting(f"'{name}' should be a text of at most {limit} characters")
+    value.encode()  # raises UnicodeError for halves of characters, which no file can hold
     return value
 
 
@@ -180,7 +193,7 @@ def _notes(fields: Mapping[str, Any]) -> WrittenNotes:
     if not isinstance(words, list) or len(cast("list[Any]", words)) > WORDS_AT_MOST:
         raise BadSetting(f"'trigger_words' should be a list of at most {WORDS_AT_MOST} texts")
     texts = cast("list[Any]", words)
-    if not all(isinstance(word, str) and 0 < len(word.strip()) <= WORD_AT_MOST for word in texts):
+    if not all(isinstance(word, str) and 0 < len(word.strip().encode()) <= WORD_AT_MOST for word in texts):
         raise BadSetting(f"a trigger word should be a text of 1 to {WORD_AT_MOST} characters")
     return WrittenNotes(
         _checked_name(_text(fields, "name", NAME_AT_MOST)),

@@ -18,6 +18,8 @@ from ..host_files.loading import CACHE
 from ..host_files.lora_notes import sidecar_of
 from .lora_library import picture_beside
 
+HEADER_AT_MOST = 4_000_000  # bytes of a header that is read to be shown; a run reads more
+FIELDS_AT_MOST = 300  # of the metadata that are sent
 VALUE_AT_MOST = 20_000  # characters of one metadata value that are sent; what is cut says so
 ALPHA = "alpha"
 
@@ -71,7 +73,7 @@ def lora_info(name: str) -> LoraInfo:
         "preview": picture_beside(path) is not None,
     }
     try:
-        return LoraInfo(**(common | _inside(open_lora(path), sidecar)))
+        return LoraInfo(**(common | _inside(open_lora(path, header_at_most=HEADER_AT_MOST), sidecar)))
     except LoraError as error:
         return LoraInfo(**common, problem=str(error))
 
@@ -79,7 +81,7 @@ def lora_info(name: str) -> LoraInfo:
 def hash_info(name: str) -> HashInfo:
     """The hashes of the file of a name, computed now."""
     path = find_inside(name)
-    metadata = open_lora(path).header.metadata
+    metadata = open_lora(path, header_at_most=HEADER_AT_MOST).header.metadata
     hashes = hash_file(path)
     return HashInfo(name, hashes.as_json(metadata), hashes.lines(metadata))
 
@@ -104,7 +106,7 @@ def _inside(file: LoraFile, sidecar: Sidecar) -> dict[str, Any]:
         "about": about.lines(),
         "words": [{"text": w.text, "share": w.share, "source": w.source} for w in about.trigger_words],
         "trigger_words": suggested_words(sidecar.trigger_words, about.trigger_phrase, about.trigger_words),
-        "metadata": {key: _cut(value) for key, value in sorted(file.header.metadata.items())},
+        "metadata": _shown(file.header.metadata),
     }
 
 
@@ -113,6 +115,14 @@ def _alphas(file: LoraFile) -> list[float]:
     with file.tensors() as tensors:
         numbers = [tensors.tensor(key) for key in found if not file.header.entries[key].shape]
     return [float(number) for number in numbers if bool(number.isfinite())]
+
+
+def _shown(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The first fields by their names, with a last one that says how many more there are."""
+    fields = sorted(metadata.items())
+    shown = {_cut(key): _cut(value) for key, value in fields[:FIELDS_AT_MOST]}
+    more = len(fields) - FIELDS_AT_MOST
+    return shown | ({"...": f"and {more} more fields"} if more > 0 else {})
 
 
 def _cut(value: str) -> str:

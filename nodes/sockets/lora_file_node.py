@@ -5,15 +5,24 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lora_core import LoraError, open_lora
+from ...lora_core.errors import HeaderTooLong
 from ..host_files.lora_folders import find_lora, identify_lora
 
 
+CHECKED_AT_MOST = 1_000_000  # bytes of a header
+
+
 def check_file(name: str | None) -> bool | str:
-    """True, or in one line why a file can't be used. A linked name (None) is checked when the node runs."""
+    """True, or in one line why a file can't be used. A linked name (None) is checked when the node runs.
+
+    So is a file with a very long header: the host checks graphs while everybody else waits.
+    """
     if name is None:
         return True
     try:
-        open_lora(find_lora(name))
+        open_lora(find_lora(name), header_at_most=CHECKED_AT_MOST)
+    except HeaderTooLong:
+        return True
     except LoraError as error:
         return str(error)
     return True

@@ -19,6 +19,7 @@ from ...adapters.finite import is_finite
 from ...errors import LoraError
 
 MAX_PIXELS = 100_000_000  # width times height; decoding that many takes 2.5 GB for a moment
+MAX_SIDE = 32_768  # pixels; a picture of 1 x 79,000,000 fits in a file of 467 bytes
 MIN_SIDE = 32  # pixels; below it there is nothing to learn but blur
 WHITE = 1.0  # what shows through where a picture is transparent
 WHITE_LEVEL_16 = 65535.0  # the largest number of 16 bits
@@ -106,7 +107,7 @@ def picture_of_tensor(pixels: Tensor) -> Picture:
 
 def check_size(height: int, width: int) -> None:
     """Raises PictureRefused for a picture that is too large to decode or too small to learn from."""
-    if height * width > MAX_PIXELS:
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         raise PictureRefused(
             f"it is {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million can be decoded; scale it down"
         )

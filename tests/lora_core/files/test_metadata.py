@@ -175,3 +175,11 @@ def test_every_recorded_metadata_belongs_to_a_key_list_or_names_its_source() -> 
         assert name in readme
         recorded = KEY_LISTS / f"{name}.json.gz"
         assert not recorded.exists() or gzip.decompress(recorded.read_bytes())
+
+
+def test_a_field_of_words_beyond_its_limit_is_named_as_unreadable_and_one_below_it_is_read_in_linear_time() -> None:
+    """A hundred thousand tags; looking at all of them for each would take hours."""
+    tags = json.dumps({"1_a": {f"tag {number}": 1 for number in range(100_000)}})
+    assert len(_words(read_about({"ss_tag_frequency": tags}))) == 30
+    about = read_about({"ss_tag_frequency": tags + " " * 2_000_000})
+    assert about.unreadable == {"ss_tag_frequency": "longer than 2000000 characters"}

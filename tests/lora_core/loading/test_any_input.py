@@ -189,6 +189,9 @@ def test_any_names_shapes_and_values_in_a_whole_file(
     folder: Path, tensors: dict[str, Any], filling: bytes, metadata: dict[str, Any]
 ) -> None:
     path = _whole_file(folder, tensors, filling, metadata)
+    if not all(isinstance(value, str) for value in metadata.values()):
+        assert _inspect(path) is None
+        return
     assert _inspect(path) is not None
     assert _inspect(path, "--model", folder / "model.json") is not None
     with contextlib.suppress(LoraError):  # a file for another family is refused
