@@ -8,7 +8,6 @@ from ...lora_core import LoraError, open_lora
 from ...lora_core.errors import HeaderTooLong
 from ..host_files.lora_folders import find_lora, identify_lora
 
-
 CHECKED_AT_MOST = 1_000_000  # bytes of a header
 
 
