@@ -7,6 +7,8 @@ import { t, timeText } from "./page_text.js";
 
 /** @typedef {import("./lora_files.js").LoraFiles} LoraFiles */
 
+const HASH_LOOK_MS = 1000; // between two looks at what waits before a hash
+
 /**
  * @param {string} name
  * @param {LoraFiles} files
@@ -85,8 +87,18 @@ function facts(info, files) {
   const compute = element("button", { type: "button", textContent: t("computeHash") });
   compute.addEventListener("click", async () => {
     compute.disabled = true;
-    const { hashes } = await files.ask("hashes", { name: info.name });
-    sum.replaceChildren(element("code", {}, hashes.sha256));
+    const waits = setInterval(async () => {
+      const { waiting } = await files.ask("queue").catch(() => ({ waiting: 0 }));
+      compute.textContent = waiting ? t("hashWaits", { count: waiting }) : t("hashRuns");
+    }, HASH_LOOK_MS);
+    try {
+      const { hashes } = await files.ask("hashes", { name: info.name });
+      sum.replaceChildren(element("code", {}, hashes.sha256));
+    } catch (error) {
+      sum.replaceChildren(quiet(String(error instanceof Error ? error.message : error)));
+    } finally {
+      clearInterval(waits);
+    }
   });
   sum.append(compute);
   table.append(element("dt", {}, "sha256"), sum);

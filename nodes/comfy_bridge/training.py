@@ -14,6 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
+from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
 from ...lora_core.training.dataset import TrainSample
 from ...lora_core.training.objective import OBJECTIVES, Noising
@@ -153,7 +154,13 @@ class HostDenoiser:
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
 
     def scaled(self, latent: Tensor) -> Tensor:
-        """See Denoiser.scaled."""
+        """See Denoiser.scaled. Raises BadTraining for latents of another family's VAE."""
+        expected = self._model.latent_format
+        sides, channels = latent.dim() - 2, latent.shape[1]
+        if channels != expected.latent_channels or sides < expected.latent_dimensions:
+            wanted = f"{expected.latent_channels} channels along {expected.latent_dimensions} axes"
+            found = f"the pictures have latents of {channels} channels along {sides}"
+            raise BadTraining([f"the model takes latents of {wanted}, {found}; connect the VAE of this model's family"])
         with torch.inference_mode(False):
             return self._model.process_latent_in(latent.clone())
 

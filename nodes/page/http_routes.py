@@ -4,10 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -19,9 +18,9 @@ from ..host_files.inside import check_inside, find_inside
 from .lora_info import hash_info, lora_info, norms
 from .lora_library import LIBRARY
 from .previews import CONTENT_TYPE, PREVIEWS
+from .slow_work import WORKERS
 from .stack_templates import FILE, read_templates, remove_template, save_template
 
-Answer = TypeVar("Answer")
 LOG = logging.getLogger(__name__)
 PREFIX = "/lora_loom/"
 BODY_AT_MOST = 1_000_000  # bytes of a request
@@ -30,7 +29,6 @@ NOTES_AT_MOST = 100_000  # characters
 WORDS_AT_MOST = 200
 WORD_AT_MOST = 1_000  # characters
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-WORKERS = ThreadPoolExecutor(2, thread_name_prefix="lora_loom")  # the host's own files wait for nothing of ours
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -39,6 +37,13 @@ class Problem:
     """The answer to a request that can't be met: one line for a person."""
 
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many requests for what takes long have not begun yet."""
+
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +71,28 @@ async def files(request: web.Request) -> web.StreamResponse:
 
 async def info(request: web.Request) -> web.StreamResponse:
     """GET info?name=: see lora_info.LoraInfo."""
-    return _answer(await _at_work(lora_info, _name(request)))
+    return _answer(await WORKERS.run(lora_info, _name(request)))
 
 
 async def hashes(request: web.Request) -> web.StreamResponse:
     """GET hashes?name=: computed now, see lora_info.HashInfo."""
-    return _answer(await _at_work(hash_info, _name(request)))
+    return _answer(await WORKERS.run(hash_info, _name(request)))
+
+
+async def queue(request: web.Request) -> web.StreamResponse:
+    """GET queue: see Waiting; for a person who waits."""
+    return _answer(Waiting(WORKERS.waiting))
 
 
 async def block_sizes(request: web.Request) -> web.StreamResponse:
     """GET norms?name=: see Norms."""
     name = _name(request)
-    return _answer(Norms(name, await _at_work(norms, name)))
+    return _answer(Norms(name, await WORKERS.run(norms, name)))
 
 
 async def preview(request: web.Request) -> web.StreamResponse:
     """GET preview?name=: a small WebP picture."""
-    picture = await _at_work(PREVIEWS.of, _name(request))
+    picture = await WORKERS.run(PREVIEWS.of, _name(request))
     return web.Response(body=picture, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
@@ -110,6 +120,7 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("GET", "files", files),
     ("GET", "info", info),
     ("GET", "hashes", hashes),
+    ("GET", "queue", queue),
     ("GET", "norms", block_sizes),
     ("GET", "preview", preview),
     ("POST", "notes", write_notes),
@@ -141,11 +152,6 @@ def told(handler: Handler) -> Handler:
             return _answer(Problem(f"a file can't be read or written ({error.strerror})"), 500)
 
     return answer
-
-
-async def _at_work(work: Callable[[str], Answer], name: str) -> Answer:
-    """What may take long is done two at a time; the rest waits in its order."""
-    return await asyncio.get_running_loop().run_in_executor(WORKERS, work, name)
 
 
 def _answer(value: Any, status: int = 200) -> web.Response:

@@ -54,6 +54,8 @@ export const GERMAN = {
   factRange: "{name} {low} bis {high}",
   files: "LoRA-Dateien",
   filesOf: "{found} von {all} Dateien",
+  hashRuns: "Wird berechnet …",
+  hashWaits: "Wartet auf {count} andere …",
   hours: "{hours} h {minutes} min",
   info: "Info",
   infoAlgorithm: "Verfahren",

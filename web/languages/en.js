@@ -53,6 +53,8 @@ export const ENGLISH = {
   factRange: "{name} {low} to {high}",
   files: "LoRA files",
   filesOf: "{found} of {all} files",
+  hashRuns: "Computing …",
+  hashWaits: "Waiting for {count} others …",
   hours: "{hours} h {minutes} min",
   info: "Info",
   infoAlgorithm: "algorithm",

@@ -54,6 +54,8 @@ export const CHINESE = {
   factRange: "{name} {low} 至 {high}",
   files: "LoRA 文件",
   filesOf: "{found} / {all} 个文件",
+  hashRuns: "正在计算…",
+  hashWaits: "前面还有 {count} 个…",
   hours: "{hours} 小时 {minutes} 分",
   info: "信息",
   infoAlgorithm: "算法",

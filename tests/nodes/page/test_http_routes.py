@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lora_pack.lora_core import LoraError
 from lora_pack.nodes.apply.apply_lora import ApplyLora
 from lora_pack.nodes.page import stack_templates
 from lora_pack.nodes.page.http_routes import add_routes
+from lora_pack.nodes.page.slow_work import SlowWork
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -272,3 +274,15 @@ def test_templates_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LoraError):
         stack_templates.save_template(file, "a", "x")
     assert file.read_text() == "no table"
+
+
+def test_what_takes_long_is_done_two_at_a_time_and_the_rest_is_counted() -> None:
+    async def five() -> tuple[int, list[bool]]:
+        work, gate = SlowWork(2), threading.Event()
+        running = [asyncio.create_task(work.run(lambda _: gate.wait(10), None)) for _ in range(5)]
+        while work.waiting != 3:
+            await asyncio.sleep(0.01)
+        gate.set()
+        return work.waiting, await asyncio.gather(*running)
+
+    assert asyncio.run(five())[1] == [True] * 5

@@ -363,3 +363,12 @@ def test_a_target_that_can_not_be_written_is_refused_before_the_first_step(
         train(name)
     assert "\n" not in str(refused.value)
     assert [path.name for path in folders[0].iterdir()] == ["sub"]
+
+
+def test_latents_of_another_familys_vae_are_named_before_step_1(train: Callable[..., Any], data: TrainingSet) -> None:
+    wide = [replace(sample, latent=torch.zeros(16, 8, 8)) for sample in data.samples]
+    words = (
+        "takes latents of 12 channels along 2 axes, the pictures have latents of 16 channels along 2; connect the VAE"
+    )
+    with pytest.raises(BadTraining, match=words):
+        train(dataset=replace(data, samples=wide))
