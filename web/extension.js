@@ -25,6 +25,7 @@ const REPORTING_NODES = new Set(["LoraLoomApply", "LoraLoomApplyStack", "LoraLoo
 const STACK_NODE = "LoraLoomStack";
 const TRAIN_NODE = "LoraLoomTrain";
 const TRAINING_EVENT = "lora_loom.training";
+const JSON_BODY = { "Content-Type": "application/json" }; // the route takes nothing else
 const TRAINING_ROUTE = "/lora_loom/training";
 const TRAINING_WIDGET = "lora_loom_training";
 const NAMES_NODE = "LoraLoomApply"; // whose input lists the LoRA files
@@ -136,7 +137,7 @@ function addTraining(node) {
   const view = new TrainingView({
     stop: async () => {
       const body = JSON.stringify({ node: executionIdOf(rootGraph(), node) });
-      return (await api.fetchApi(`${TRAINING_ROUTE}/stop`, { method: "POST", body })).ok;
+      return (await api.fetchApi(`${TRAINING_ROUTE}/stop`, { method: "POST", body, headers: JSON_BODY })).ok;
     },
     viewUrl: (path) => api.apiURL(path),
   });
