@@ -18,7 +18,6 @@ from .base import (
     check_shape,
 )
 from .channels import in_runs, is_plain
-from .scale_rules import number_of_pattern
 from .tucker import tucker
 
 PREFIX = "lokr_"  # of its roles
@@ -108,7 +107,7 @@ def _scale_of_whole(parts: AdapterParts) -> tuple[float, float | None, str]:
         return parts.fixed_scale, None, ""
     config = parts.whole.config
     if config.get("peft_type") == "LOKR" and parts.alpha is None:
-        rank = number_of_pattern(config.get("rank_pattern"), parts.name) or parts.whole.peft_number("r", PEFT_RANK)
+        rank = parts.whole.rank_pattern.first(parts.name) or parts.whole.peft_number("r", PEFT_RANK)
         return *parts.scale(round(rank)), ""
     dims = parts.whole.network_dims()
     if parts.alpha is None or not dims or parts.alpha in dims:

@@ -129,12 +129,23 @@ def scale_rules(
     return ScaleRules(by_part=by_part, alpha_prefixes=alpha_prefixes), notes
 
 
-def number_of_pattern(table: object, name: str) -> float | None:
-    """The number of the first pattern of a PEFT configuration's table that fits a layer's dotted name."""
-    if not isinstance(table, dict):
-        return None
-    entries = cast("dict[str, Any]", table).items()
-    return next((_number(value) for pattern, value in entries if _is_usable(pattern) and _fits(pattern, name)), None)
+def patterns_of(config: Mapping[str, Any], name: str, notes: list[str]) -> Patterns:
+    """A table of patterns of a PEFT configuration, such as alpha_pattern; notes: gets what was left out of it."""
+    table = config.get(name)
+    kept: dict[str, float] = {}
+    left_out: list[str] = []
+    fitted = 0
+    for pattern, value in cast("dict[str, Any]", table if isinstance(table, dict) else {}).items():
+        number = _number(value)
+        fitted += PLAIN_NAME.fullmatch(pattern) is None
+        if number is None or not _is_usable(pattern) or fitted > PATTERNS_AT_MOST:
+            left_out.append(f"the {name} '{pattern[:60]}' can't be used and was left out")
+        else:
+            kept[pattern] = number
+    notes += left_out[:NOTES_AT_MOST]
+    if len(left_out) > NOTES_AT_MOST:
+        notes.append(f"{len(left_out) - NOTES_AT_MOST} more of {name} can't be used and were left out")
+    return Patterns(kept)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -160,25 +171,12 @@ def _from_adapter_metadata(text: str, notes: list[str]) -> dict[str, PeftScale]:
 
 
 def _peft_scale(config: Mapping[str, Any], notes: list[str]) -> PeftScale:
-    patterns = config.get("alpha_pattern")
-    table = cast("dict[str, Any]", patterns) if isinstance(patterns, dict) else {}
-    kept: dict[str, float] = {}
-    fitted = 0
-    for pattern, value in table.items():
-        alpha = _number(value)
-        fitted += PLAIN_NAME.fullmatch(pattern) is None
-        if alpha is None or not _is_usable(pattern) or fitted > PATTERNS_AT_MOST:
-            if len(notes) > NOTES_AT_MOST:
-                continue
-            notes.append(f"the alpha_pattern '{pattern[:60]}' can't be used and was left out")
-        else:
-            kept[pattern] = alpha
     is_peft = "peft_type" in config or "r" in config
     default = PEFT_DEFAULT_ALPHA if is_peft else None
     return PeftScale(
         alpha=_alpha(config, "lora_alpha" if "lora_alpha" in config else "alpha", notes, default),  # LoHa, LoKr: alpha
         rank_stabilised=config.get("use_rslora") is True,
-        alpha_pattern=Patterns(kept),
+        alpha_pattern=patterns_of(config, "alpha_pattern", notes),
     )
 
 

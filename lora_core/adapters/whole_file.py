@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .scale_rules import json_object
+from .scale_rules import Patterns, json_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -18,6 +18,7 @@ class WholeFile:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])  # PEFT's adapter_config.json
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])  # of the header
 
+    rank_pattern: Patterns = field(default_factory=lambda: Patterns({}))  # of that configuration
     enlarges: bool = False  # a control LoRA of Flux, which gives layers inputs for a second picture
 
     def peft_number(self, name: str, default: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from ..adapters import WholeFile
+from ..adapters.scale_rules import patterns_of
 from ..adapters.shared_projection import PRNG_KEY, A, B, draw_projections
 from ..files.lora_file import LoraFile
 from ..names.key_dialects.peft import SHARED_PROJECTION
@@ -33,7 +34,8 @@ def whole_file(
     if not shared:
         shared = _drawn(file, layers, layout, whole)
     enlarges = all(any(key.endswith(name) for key in file.header.entries) for name in CONTROL_LORA)
-    return WholeFile(shared=shared, config=config, metadata=whole.metadata, enlarges=enlarges)
+    ranks = patterns_of(config, "rank_pattern", [])  # read by LoKr alone
+    return WholeFile(shared=shared, config=config, metadata=whole.metadata, rank_pattern=ranks, enlarges=enlarges)
 
 
 def _drawn(file: LoraFile, layers: Sequence[LayerKeys], layout: ModelLayout, whole: WholeFile) -> Mapping[str, Tensor]:

@@ -83,8 +83,8 @@ class Trainer:
         self._optimiser = self._adapter.optimiser()
         self._scale = LossScale(denoiser.dtype)
         self._backward = BackwardPass(self.parameters.gradient.zero_)
-        models = [denoiser.fingerprint, *([text.fingerprint] if text is not None else [])]
-        self.identity = identity_of(settings, self._targets, self._samples, self.latents, models)
+        self._models = [part.fingerprint for part in (denoiser, text) if part is not None]
+        self.identity = identity_of(settings, self._targets, self._samples, self.latents, self._models)
         self._at_start, self._losses = list[float](), list[float]()
         self._history: list[tuple[int, float]] = []
         self._looked = False  # whether every layer is reached by the loss
@@ -288,8 +288,8 @@ class Trainer:
     def result_key(self) -> str | None:
         """Equal for trainings of one and the same result; None where that can't be told of a model or a caption."""
         read = [self._text.fingerprint] if self._text is not None else [s.conditioning for s in self._samples]
-        models = [self.denoiser.fingerprint, *([self._text.fingerprint] if self._text is not None else [])]
-        return result_key(self.identity, [*read, self._empty] if self.settings.caption_dropout else read, models)
+        said = [*read, self._empty] if self.settings.caption_dropout else read
+        return result_key(self.identity, said, self._models)
 
     def adapter(self, name: str) -> LoraInMemory:
         """What was trained up to now, under a name; a copy. Raises NotConvertible."""

@@ -109,7 +109,6 @@ def parse_rows(text: str) -> list[StackRow]:
             reasons.append(f"line {number}: {reason}")
     if reasons:
         raise StackError(reasons)
-    _check_count(len(rows_of_lines))
     return rows_of_lines
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...lora_core.errors import BadTraining
+from ...lora_core.training.objective import OBJECTIVES, Noising
 
 OF_PICTURES = "models that make one picture of another can't be trained: their pictures come in pairs"
 
@@ -75,10 +76,8 @@ class SamplingKind:
     """A model's sampling object, as training uses it."""
 
     sampling: Any
-    objective: str  # key of OBJECTIVES
+    noising: Noising
     schedule: Callable[[Any, Tensor], Tensor]
-    data_scale: float  # standard deviation of the pictures that it was made for
-    noise_scale: float  # of the noise that it mixes into pictures
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
         """[n] positions -> [n] noise levels, float32, on the CPU."""
@@ -95,10 +94,5 @@ def sampling_kind(sampling: Any) -> SamplingKind:
     if found is None or schedule is None:
         kinds = ", ".join(name for name in lineage if name not in ("Module", "object"))
         raise BadTraining([f"nobody has said yet how models are trained that sample as {kinds}"])
-    return SamplingKind(
-        sampling=sampling,
-        objective=found,
-        schedule=schedule,
-        data_scale=float(getattr(sampling, "sigma_data", 1.0)),
-        noise_scale=float(getattr(sampling, "noise_scale", 1.0)),
-    )
+    data_scale, noise_scale = (float(getattr(sampling, name, 1.0)) for name in ("sigma_data", "noise_scale"))
+    return SamplingKind(sampling, Noising(OBJECTIVES[found], data_scale, noise_scale), schedule)

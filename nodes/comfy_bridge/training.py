@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ...lora_core.errors import BadTraining
 from ...lora_core.training import Memory
 from ...lora_core.training.dataset import TrainSample
-from ...lora_core.training.objective import OBJECTIVES, Noising
 from ...lora_core.training.recomputing import Recomputed
 from .differentiable import differentiable
 from .frozen_weights import StandIns, stand_ins
@@ -117,7 +116,7 @@ class HostDenoiser:
         self.layout = names.layout
         self._sampling: Any = patcher.get_model_object("model_sampling")  # what other nodes put in its place, if any
         self._kind = sampling_kind(self._sampling)
-        self.noising = Noising(OBJECTIVES[self._kind.objective], self._kind.data_scale, self._kind.noise_scale)
+        self.noising = self._kind.noising
         self.device: torch.device = patcher.load_device
         self.dtype = compute_dtype(patcher)
         self._weights = StandIns([])

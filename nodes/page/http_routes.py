@@ -18,7 +18,7 @@ from ..host_files.inside import check_inside, find_inside
 from .lora_info import hash_info, lora_info, norms
 from .lora_library import LIBRARY
 from .previews import CONTENT_TYPE, PREVIEWS
-from .slow_work import WORKERS
+from .slow_work import HASHES, LOOKS
 from .stack_templates import FILE, read_templates, remove_template, save_template
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many requests for what takes long have not begun yet."""
+    """How many files that are to be hashed have not had their turn yet."""
 
     waiting: int
 
@@ -71,28 +71,28 @@ async def files(request: web.Request) -> web.StreamResponse:
 
 async def info(request: web.Request) -> web.StreamResponse:
     """GET info?name=: see lora_info.LoraInfo."""
-    return _answer(await WORKERS.run(lora_info, _name(request)))
+    return _answer(await LOOKS.run(lora_info, _name(request)))
 
 
 async def hashes(request: web.Request) -> web.StreamResponse:
     """GET hashes?name=: computed now, see lora_info.HashInfo."""
-    return _answer(await WORKERS.run(hash_info, _name(request)))
+    return _answer(await HASHES.run(hash_info, _name(request)))
 
 
 async def queue(request: web.Request) -> web.StreamResponse:
     """GET queue: see Waiting; for a person who waits."""
-    return _answer(Waiting(WORKERS.waiting))
+    return _answer(Waiting(HASHES.waiting))
 
 
 async def block_sizes(request: web.Request) -> web.StreamResponse:
     """GET norms?name=: see Norms."""
     name = _name(request)
-    return _answer(Norms(name, await WORKERS.run(norms, name)))
+    return _answer(Norms(name, await LOOKS.run(norms, name)))
 
 
 async def preview(request: web.Request) -> web.StreamResponse:
     """GET preview?name=: a small WebP picture."""
-    picture = await WORKERS.run(PREVIEWS.of, _name(request))
+    picture = await LOOKS.run(PREVIEWS.of, _name(request))
     return web.Response(body=picture, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
@@ -199,8 +199,9 @@ def _notes(fields: Mapping[str, Any]) -> WrittenNotes:
     if not isinstance(words, list) or len(cast("list[Any]", words)) > WORDS_AT_MOST:
         raise BadSetting(f"'trigger_words' should be a list of at most {WORDS_AT_MOST} texts")
     texts = cast("list[Any]", words)
-    if not all(isinstance(word, str) and 0 < len(word.strip().encode()) <= WORD_AT_MOST for word in texts):
+    if not all(isinstance(word, str) and 0 < len(word.strip()) <= WORD_AT_MOST for word in texts):
         raise BadSetting(f"a trigger word should be a text of 1 to {WORD_AT_MOST} characters")
+    "".join(texts).encode()  # raises UnicodeError, see _text
     return WrittenNotes(
         _checked_name(_text(fields, "name", NAME_AT_MOST)),
         _text(fields, "notes", NOTES_AT_MOST),

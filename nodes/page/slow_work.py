@@ -1,4 +1,4 @@
-"""Does what may take long for a request in two threads of its own, so that the host's own files wait for nothing."""
+"""Does what may take long for a request in threads of its own, so that the host's own files wait for nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,4 +31,5 @@ class SlowWork:
         return await loop.run_in_executor(self._pool, act)
 
 
-WORKERS = SlowWork(THREADS)
+HASHES = SlowWork(THREADS)  # a file of gigabytes takes many seconds each
+LOOKS = SlowWork(THREADS)  # infos and previews, which a person waits for; they wait for no hash

@@ -44,6 +44,13 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return path
 
 
+def write_header(path: Path, header: Any, data: bytes = b"") -> Path:
+    """A file with any header, JSON or bytes, and any data behind it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
 def load(path: Path, layout: ModelLayout) -> LoadedLora:
     """The file made ready for a model."""
     return load_lora(open_lora(path), layout, NameTable(layout))

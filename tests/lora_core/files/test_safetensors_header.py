@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import os
 import random
 from pathlib import Path
@@ -16,13 +15,9 @@ from lora_pack.lora_core.files.safetensors_header import read_header
 from lora_pack.lora_core.files.sidecar import read_sidecar, sidecar_path, write_sidecar
 from safetensors import SafetensorError, safe_open
 
+from ..adapter_files import write_header
+
 F32 = 4  # bytes
-
-
-def write(path: Path, header: Any, data: bytes) -> Path:
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return path
 
 
 def tensor(start: int, stop: int, shape: Any = None, dtype: str = "F32") -> dict[str, Any]:
@@ -73,7 +68,7 @@ def _is_taken(path: Path) -> bool:
 @pytest.mark.parametrize("name", CASES)
 def test_a_header_is_taken_where_safetensors_takes_it(name: str, tmp_path: Path) -> None:
     header, size = CASES[name]
-    path = write(tmp_path / "a.safetensors", header, bytes(size))
+    path = write_header(tmp_path / "a.safetensors", header, bytes(size))
     assert _is_taken(path) == _is_taken_by_safetensors(path)
 
 
@@ -91,7 +86,7 @@ def test_headers_at_random_are_taken_where_safetensors_takes_them(tmp_path: Path
             victim["data_offsets"][rng.randint(0, 1)] += rng.choice((-4, 4, 8))
         if rng.random() < 0.2:
             size += rng.choice((-4, 4))
-        path = write(tmp_path / f"{number}.safetensors", header, bytes(max(size, 0)))
+        path = write_header(tmp_path / f"{number}.safetensors", header, bytes(max(size, 0)))
         ours, theirs = _is_taken(path), _is_taken_by_safetensors(path)
         assert ours == theirs, header
         taken += ours
@@ -101,11 +96,13 @@ def test_headers_at_random_are_taken_where_safetensors_takes_them(tmp_path: Path
 def test_a_sparse_file_whose_tensors_share_their_bytes_is_refused_before_a_byte_is_read(tmp_path: Path) -> None:
     header = {f"lora_unet_{n}.lora_down.weight": tensor(0, 4_000_000) for n in range(100)}
     with pytest.raises(FileDamaged, match="shares bytes with another"):
-        open_lora(write(tmp_path / "a.safetensors", header, bytes(4_000_000)))
+        open_lora(write_header(tmp_path / "a.safetensors", header, bytes(4_000_000)))
 
 
 def test_a_list_reads_no_more_than_its_share_of_a_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "a.safetensors", {"__metadata__": {"a": "x" * 5_000_000, "modelspec.title": "t"}}, b"")
+    path = write_header(
+        tmp_path / "a.safetensors", {"__metadata__": {"a": "x" * 5_000_000, "modelspec.title": "t"}}, b""
+    )
     read: list[int] = []
 
     class Counted(io.FileIO):
@@ -120,7 +117,7 @@ def test_a_list_reads_no_more_than_its_share_of_a_header(tmp_path: Path, monkeyp
 
 
 def test_a_header_that_is_only_shown_is_read_up_to_its_own_limit(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", {"__metadata__": {"a": "x" * 10_000}}, b"")
+    path = write_header(tmp_path / "a.safetensors", {"__metadata__": {"a": "x" * 10_000}}, b"")
     assert open_lora(path, header_at_most=20_000).header.metadata["a"].startswith("xxx")
     with pytest.raises(FileDamaged, match="of which at most 5000 are read here"):
         open_lora(path, header_at_most=5_000)
@@ -128,7 +125,7 @@ def test_a_header_that_is_only_shown_is_read_up_to_its_own_limit(tmp_path: Path)
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_beside_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
-    path = write(tmp_path / "adapter_model.safetensors", {}, b"")
+    path = write_header(tmp_path / "adapter_model.safetensors", {}, b"")
     os.mkfifo(sidecar_path(path))
     with pytest.raises(FileDamaged, match="no regular file"):
         read_sidecar(path)
@@ -142,7 +139,7 @@ def test_a_link_out_of_the_folder_is_not_followed(name: str, tmp_path: Path) -> 
     inside.mkdir()
     outside.mkdir()
     (outside / "secret.json").write_text('{"notes": "secret", "lora_alpha": 3}', encoding="utf-8")
-    path = write(inside / "adapter_model.safetensors", {}, b"")
+    path = write_header(inside / "adapter_model.safetensors", {}, b"")
     (inside / name).symlink_to(outside / "secret.json")
     read = read_sidecar if name.endswith("metadata.json") else open_lora
     with pytest.raises(FileDamaged, match="leaves the folder"):
@@ -150,7 +147,7 @@ def test_a_link_out_of_the_folder_is_not_followed(name: str, tmp_path: Path) -> 
 
 
 def test_texts_beside_a_file_have_a_limit(tmp_path: Path) -> None:
-    path = write(tmp_path / "adapter_model.safetensors", {}, b"")
+    path = write_header(tmp_path / "adapter_model.safetensors", {}, b"")
     (tmp_path / "adapter_config.json").write_text("[" + " " * 4_000_001, encoding="utf-8")
     with pytest.raises(FileDamaged, match="larger than 4000000 bytes"):
         open_lora(path)
@@ -158,7 +155,7 @@ def test_texts_beside_a_file_have_a_limit(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
 def test_a_sidecar_that_is_written_again_keeps_its_mode(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", {}, b"")
+    path = write_header(tmp_path / "a.safetensors", {}, b"")
     write_sidecar(path, "one", [])
     sidecar_path(path).chmod(0o640)
     write_sidecar(path, "two", [])

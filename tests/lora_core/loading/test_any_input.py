@@ -20,7 +20,7 @@ from lora_pack.lora_core.files.safetensors_header import DTYPES
 from lora_pack.lora_core.names.key_dialects import PARAMETERS, PREFIXES
 from lora_pack.lora_core.names.key_dialects.spelling import SPELLINGS
 
-from ..adapter_files import TINY_SHAPES, load, pair, tiny_layout, write_adapter
+from ..adapter_files import TINY_SHAPES, load, pair, tiny_layout, write_adapter, write_header
 
 QUICK = settings(
     derandomize=True,  # the same examples on every machine
@@ -91,10 +91,7 @@ def _inspect(*arguments: object) -> dict[str, Any] | None:
 
 
 def _file(folder: Path, header: object, data: bytes = b"") -> Path:
-    text = json.dumps(header).encode()
-    path = folder / "a.safetensors"
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return path
+    return write_header(folder / "a.safetensors", header, data)
 
 
 @QUICK

@@ -9,7 +9,7 @@ import torch
 from lora_pack.lora_core import FileDamaged, FileError, FileMissing, PickleRefused, open_lora
 from lora_pack.lora_core.files.safetensors_header import read_header
 
-from ..adapter_files import pair, write_adapter
+from ..adapter_files import pair, write_adapter, write_header
 
 
 class Bomb:
@@ -25,12 +25,6 @@ class Bomb:
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return write_adapter(tmp_path / "good.safetensors", pair("lora_unet_conv_in", 8, 4))
-
-
-def _with_header(path: Path, header: object, data: bytes = b"") -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return path
 
 
 def test_an_empty_file_is_damaged(tmp_path: Path) -> None:
@@ -97,7 +91,7 @@ def test_a_torch_zip_named_safetensors_is_refused(tmp_path: Path) -> None:
 )
 def test_a_header_that_makes_no_sense_is_damaged(tmp_path: Path, header: object) -> None:
     with pytest.raises(FileDamaged):
-        open_lora(_with_header(tmp_path / "bad.safetensors", header, b"\0" * 4))
+        open_lora(write_header(tmp_path / "bad.safetensors", header, b"\0" * 4))
 
 
 def test_a_header_length_beyond_all_reason_is_not_read(tmp_path: Path) -> None:
@@ -110,7 +104,7 @@ def test_a_header_length_beyond_all_reason_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("header_bytes", [640, 896, 1152, 1408, 640 + 65536])
 def test_a_header_whose_length_reads_like_a_pickle_is_still_safetensors(tmp_path: Path, header_bytes: int) -> None:
     text = json.dumps({"__metadata__": {"a": "b"}}).encode().ljust(header_bytes)
-    assert read_header(_with_header(tmp_path / "a.safetensors", text)).metadata == {"a": "b"}
+    assert read_header(write_header(tmp_path / "a.safetensors", text)).metadata == {"a": "b"}
 
 
 def test_every_file_error_names_the_file_in_one_line(tmp_path: Path) -> None:
@@ -123,6 +117,6 @@ def test_every_file_error_names_the_file_in_one_line(tmp_path: Path) -> None:
 
 
 def test_metadata_that_is_no_text_is_refused_as_safetensors_itself_does(tmp_path: Path) -> None:
-    path = _with_header(tmp_path / "a.safetensors", {"__metadata__": {"alpha": 4}})
+    path = write_header(tmp_path / "a.safetensors", {"__metadata__": {"alpha": 4}})
     with pytest.raises(FileDamaged, match="its metadata 'alpha' is no text"):
         read_header(path)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from lora_pack.lora_core.errors import BadTraining
-from lora_pack.lora_core.training.objective import OBJECTIVES, Noising
 from lora_pack.nodes.comfy_bridge.sampling_kinds import OBJECTIVE_OF, SCHEDULES, sampling_kind
 
 POSITIONS = torch.linspace(0, 1, 101)
@@ -54,8 +53,7 @@ def test_what_a_model_should_say_gives_the_clean_picture_by_the_hosts_own_formul
             sampling_kind(sampling)
         return
     sampling.sigma_data = 0.5 if prediction in {"EPS", "EDM", "V_PREDICTION"} else 1.0
-    kind = sampling_kind(sampling)
-    noising = Noising(OBJECTIVES[kind.objective], kind.data_scale, kind.noise_scale)
+    noising = sampling_kind(sampling).noising
     rng = torch.Generator().manual_seed(1)
     x0, noise = (torch.randn(3, 4, 6, 6, dtype=torch.float64, generator=rng) for _ in range(2))
     sigmas = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)

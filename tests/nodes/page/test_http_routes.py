@@ -161,6 +161,12 @@ def test_notes_are_merged_into_the_sidecar_and_lose_nothing(style: str, loras_di
     assert sorted(path.name for path in loras_dir.iterdir()) == ["style.metadata.json", "style.safetensors"]
 
 
+def test_the_limit_of_a_trigger_word_counts_characters_whatever_their_bytes(style: str, loras_dir: Path) -> None:
+    word = "\u82b1" * 1_000
+    status, answer = write({"name": style, "notes": "", "trigger_words": [word]})
+    assert (status, answer["trigger_words"]) == (200, [word])
+
+
 def test_a_new_sidecar_has_the_fields_that_its_other_readers_ask_for(style: str, loras_dir: Path) -> None:
     write({"name": style, "notes": "n", "trigger_words": []})
     fields = json.loads((loras_dir / "style.metadata.json").read_text("utf-8"))
